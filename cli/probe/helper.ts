@@ -118,6 +118,14 @@ async function listenUdp(port: number, greeting: string): Promise<number> {
   return socket.address().port;
 }
 
+/**
+ * Gives up when it has waited long enough, but not before what has arrived meanwhile is seen: the process may
+ * have been without a processor.
+ */
+function whenLate(giveUp: () => void): NodeJS.Timeout {
+  return setTimeout(() => setImmediate(giveUp), patienceMs);
+}
+
 function connectTcp({ address, port, greeting }: TaskOf<'connect'>): Promise<Answer> {
   return new Promise((settle) => {
     let heard = '';
@@ -127,16 +135,14 @@ function connectTcp({ address, port, greeting }: TaskOf<'connect'>): Promise<Ans
       settle(answer);
     };
     const socket = connect(port, address);
-    const timer = setTimeout(
-      () =>
-        finish(
-          failed(
-            socket.connecting
-              ? `no answer within ${patienceMs} ms`
-              : 'the connection was taken, and nothing came',
-          ),
+    const timer = whenLate(() =>
+      finish(
+        failed(
+          socket.connecting
+            ? `no answer within ${patienceMs} ms`
+            : 'the connection was taken, and nothing came',
         ),
-      patienceMs,
+      ),
     );
     const isRight = () => greeting === undefined || heard === greeting;
     const refused = () => failed('another program than the one that was meant has answered');
@@ -160,7 +166,7 @@ async function connectUdp({ address, port, greeting }: TaskOf<'connect'>): Promi
   const socket: UdpSocket = createSocket(address.includes(':') ? 'udp6' : 'udp4');
   try {
     return await new Promise<Answer>((settle) => {
-      const timer = setTimeout(() => settle(failed(`no answer within ${patienceMs} ms`)), patienceMs);
+      const timer = whenLate(() => settle(failed(`no answer within ${patienceMs} ms`)));
       socket.on('error', (error) => settle(failed(error.message)));
       socket.on('message', (text) => {
         clearTimeout(timer);

@@ -17,8 +17,10 @@ export interface Kill {
   readonly at: number;
 }
 
-/** How often to look for a child, in milliseconds. */
+/** How often to look at a process, or for one, in milliseconds. */
 const lookInterval = 4;
+/** How often to look whether a process has stopped. */
+const mostLooks = 500;
 
 /** Decides whether something is killed, and which of the targets. */
 export function chooseKill(
@@ -56,6 +58,8 @@ export async function carryOut(
   }
   if (over.aborted) return undefined;
   if (target === 'process') {
+    // Otherwise it could become the executable after the look.
+    await stop(child);
     const victim = isAgentCall && isLauncher(child) ? 'launcher' : 'other';
     return child.kill('SIGKILL') ? victim : undefined;
   }
@@ -65,6 +69,13 @@ export async function carryOut(
 
 /** A process that was killed. */
 export type Victim = 'launcher' | 'other';
+
+/** Stops a process. @returns once it does nothing any more, or cannot be stopped. */
+async function stop(child: ChildProcess): Promise<void> {
+  child.kill('SIGSTOP');
+  const isAtWork = () => /^[RSD]$/.test(fieldsOf(child.pid!)[0] ?? '');
+  for (let looks = 0; looks < mostLooks && isAtWork(); looks++) await sleep(lookInterval);
+}
 
 /** False once it has become the executable, as happens if the agent does not take the call. */
 function isLauncher({ pid, spawnfile }: ChildProcess): boolean {
@@ -82,21 +93,20 @@ export interface KillScene {
   readonly over: AbortSignal;
 }
 
-/** Source: proc_pid_stat(5). */
 function childrenOf(pid: number): number[] {
   return readdirSync('/proc')
     .filter((name) => /^\d+$/.test(name))
     .map(Number)
-    .filter((one) => parentOf(one) === pid);
+    .filter((one) => Number(fieldsOf(one)[1]) === pid);
 }
 
-function parentOf(pid: number): number | undefined {
+/** State, parent and so on: what comes after the name, which can hold blanks. Source: proc_pid_stat(5). */
+function fieldsOf(pid: number): string[] {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
-    // The state and the parent come after the name, which can hold blanks.
-    return Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1]);
+    return stat.slice(stat.lastIndexOf(')') + 2).split(' ');
   } catch {
-    return undefined; // It has just ended.
+    return []; // It has just ended.
   }
 }
 

@@ -1,6 +1,6 @@
 /** A pod of a soak: its namespace, its network, and the server in it that says which pod it is. */
 
-import { createServer, type Server } from 'node:net';
+import { createServer, type Server, type Socket } from 'node:net';
 import { Netns } from '../../lib/kernel/netns.ts';
 import { run } from '../../test/support/run.ts';
 import type { Contender } from '../bench/call.ts';
@@ -39,6 +39,7 @@ export class Pod {
   /** Its calls, in words. */
   readonly history: string[] = [];
   private server: Server | undefined;
+  private readonly connections = new Set<Socket>();
 
   /** @param life number of its life. */
   constructor(life: number, network: SoakNetwork) {
@@ -75,7 +76,11 @@ export class Pod {
 
   /** Has it say its name to whoever connects to {@link podPort}. */
   serve(): void {
-    const server = createServer((socket) => socket.on('error', () => {}).end(this.name));
+    const server = createServer((socket) => {
+      this.connections.add(socket);
+      socket.on('close', () => this.connections.delete(socket)).on('error', () => {});
+      socket.end(this.name);
+    });
     using netns = Netns.open(this.netns);
     netns.run(() => server.listen(podPort));
     this.server = server;
@@ -85,6 +90,8 @@ export class Pod {
   async stop(): Promise<void> {
     const { server } = this;
     this.server = undefined;
+    // Whoever is at the other end may never close them.
+    for (const connection of this.connections) connection.destroy();
     if (server) await new Promise((resolve) => server.close(resolve));
   }
 

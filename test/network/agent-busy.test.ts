@@ -71,11 +71,14 @@ test('an agent that is told to end does so only when a call that it has accepted
     said += chunk;
   });
   caller.stdin.write([build, ...namespaces, 'bridge', 'CNI_COMMAND=VERSION', '', ''].join('\0'));
-  await until('the call is accepted', async () => said === 'Y');
+  await until('the call is accepted', async () => said.startsWith('Y'));
   const ended = once(agent, 'exit');
   agent.kill('SIGTERM');
   await sleep(300);
-  t.deepEqual((await statusOf(host)).calls, [], 'it still listens');
+  // It still listens. To ask for its status may take longer than the agent waits for the input.
+  const other = connect(host.file('/run/cni/agent.sock'));
+  await once(other, 'connect');
+  other.destroy();
   caller.stdin.write(Buffer.alloc(4));
   await until('the call has its answer', async () => said.includes('supportedVersions'));
   caller.stdin.end('A');

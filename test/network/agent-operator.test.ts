@@ -222,13 +222,16 @@ test('who holds the lock decides on the socket, for as long as it lives', async 
 
 test('an agent has a higher priority than others, where it may', async (t) => {
   const host = await makeHost(t);
-  const agent = await startAgent(t, host);
+  // The tests may have that priority themselves.
+  const lowered = ['nice', '-n', '15'];
+  const agent = await host.start(t, [...lowered, command, 'agent']);
   t.is((await statusOf(host)).priority, -10);
   t.is(getPriority(agent.pid!), -10);
   agent.kill('SIGTERM');
   await once(agent, 'exit');
   const humble = ['setpriv', '--bounding-set=-sys_nice', '--inh-caps=-sys_nice', '--', command, 'agent'];
-  await host.start(t, humble);
-  t.is((await statusOf(host)).priority, getPriority());
-  t.regex(await host.run([command, 'agent', 'status']), /, priority \d+, /);
+  await host.start(t, [...lowered, ...humble]);
+  const { priority } = await statusOf(host);
+  t.is(priority, Math.min(getPriority() + 15, 19));
+  t.regex(await host.run([command, 'agent', 'status']), new RegExp(`, priority ${priority}, `));
 });

@@ -4,7 +4,7 @@ import test from 'ava';
 import { callsOf } from '../support/agent.ts';
 import { Attachment, attach, type Conflist, runNetworkVerb } from '../support/chain.ts';
 import { makeHost, startAgent } from '../support/host.ts';
-import { iptablesSave, link, links, until } from '../support/observe.ts';
+import { iptablesSave, link } from '../support/observe.ts';
 import { suites } from '../support/plugin.ts';
 import { cleanEnv } from '../support/run.ts';
 
@@ -62,20 +62,17 @@ test('an IPAM plugin that is just being replaced is waited for', async (t) => {
     ],
   };
   const [program, ...args] = host.enter as [string, ...string[]];
-  // Like copying a new program over it: execve(2) fails with ETXTBSY while the file is open for writing.
-  const writer = spawn(program, [...args, 'sh', '-c', 'exec 3>>/run/bin/addresses; echo open; read _'], {
+  // Like copying a new program over it: execve(2) fails with ETXTBSY while the file is open for writing, and is
+  // tried for five seconds. The pair is made right before the first try.
+  const write = `exec 3>>/run/bin/addresses; echo open
+    for i in $(seq 600); do ls -d /sys/class/net/veth* >/dev/null 2>&1 && break; sleep 0.1; done; sleep 0.3`;
+  const writer = spawn(program, [...args, 'sh', '-c', write], {
     env: cleanEnv,
-    stdio: ['pipe', 'pipe', 'inherit'],
+    stdio: ['ignore', 'pipe', 'inherit'],
   });
   t.teardown(() => void writer.kill('SIGKILL'));
   await new Promise((resolve) => writer.stdout.once('data', resolve));
-  const adding = new Attachment(host, await host.addPod(), fixed, { env }).tryAdd();
-  // The pair is made right before the IPAM plugin is run for the first time.
-  await until('the pair is made', async () =>
-    (await links(host)).some(({ ifname }) => ifname.startsWith('veth')),
-  );
-  setTimeout(() => writer.stdin.end('\n'), 300);
-  const { exit, stdout, result } = await adding;
+  const { exit, stdout, result } = await new Attachment(host, await host.addPod(), fixed, { env }).tryAdd();
   t.is(exit, 0, stdout);
   t.is(result?.ips?.[0]?.address, '10.5.0.2/24');
 });

@@ -220,6 +220,7 @@ test('DEL does not wait for a renewal that gets no answer, and nothing brings th
   const started = Date.now();
   await one.del();
   t.true(Date.now() - started < 30_000);
+  await again.untilReleased(one.ip);
   t.deepEqual(leaseFiles(host), []);
   await sleep(4000);
   t.deepEqual(leaseFiles(host), []);

@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import test from 'ava';
 import { type Host, makeHost, startAgent, type Teardown } from '../support/host.ts';
 import { pluginNames, suites } from '../support/plugin.ts';
-import { cleanEnv } from '../support/run.ts';
+import { cleanEnv, installPatience } from '../support/run.ts';
 
 const command = join(suites.ours, 'cni');
 const unitDirectory = '/etc/systemd/system';
@@ -28,6 +28,7 @@ async function makeSystemdHost(t: Teardown): Promise<Host> {
 const install = (host: Host, ...options: string[]) =>
   host.tryRun([command, 'install', ...options], {
     env: { PATH: `/run/fake:${cleanEnv.PATH}` },
+    timeout: installPatience,
   });
 const unit = (host: Host, name: string) => readFileSync(host.file(`${unitDirectory}/${name}`), 'utf8');
 const existing = (host: Host) => units.filter((name) => existsSync(host.file(`${unitDirectory}/${name}`)));
@@ -112,7 +113,7 @@ test('install --agent that cannot succeed is refused before anything is changed'
 test('a systemctl that fails leaves the plugins, and no units', async (t) => {
   const host = await makeSystemdHost(t);
   const argv = ['env', 'PATH=/run/nowhere', command, 'install', '--agent', '--bin-dir', '/run/bin'];
-  const missing = await host.tryRun(argv);
+  const missing = await host.tryRun(argv, { timeout: installPatience });
   t.regex(missing.stderr, /"systemctl" is not in PATH/);
   t.deepEqual(pluginNames(host.file('/run/bin')), []);
   const script = '#!/bin/sh\n[ "$1" != enable ] || { echo "Unit is masked." >&2; exit 1; }\n';

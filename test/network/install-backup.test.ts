@@ -28,6 +28,7 @@ import { privatePrefix } from '../../launcher/launch.ts';
 import { Random } from '../../scripts/random.ts';
 import { command, directory, here } from '../support/command.ts';
 import { pluginNames, suites } from '../support/plugin.ts';
+import { installPatience } from '../support/run.ts';
 
 const names = pluginNames(suites.ours).sort();
 const hidden = readdirSync(suites.ours).find((name) => name.startsWith(privatePrefix))!;
@@ -51,7 +52,7 @@ function makeReferenceHost(bin: string): void {
 }
 
 const install = (bin: string, options: string[] = [], from = command) =>
-  here.tryRun([from, 'install', '--bin-dir', bin, ...options]);
+  here.tryRun([from, 'install', '--bin-dir', bin, ...options], { timeout: installPatience });
 
 /** Copies a directory, with hard links to its files. */
 const linkAll = (from: string, to: string) => execFileSync('cp', ['--archive', '--link', from, to]);

@@ -8,7 +8,7 @@ import { load } from 'js-yaml';
 import type { IDaemonSet } from 'kubernetes-models/apps/v1/DaemonSet';
 import { pluginNames, suites } from '../support/plugin.ts';
 import { setpriv } from '../support/privileges.ts';
-import { run, tryRun } from '../support/run.ts';
+import { installPatience, run, tryRun } from '../support/run.ts';
 
 const manifest = join(import.meta.dirname, '../../conf/kubernetes/daemonset.yaml');
 
@@ -35,7 +35,8 @@ test('what is installed belongs to root alone, whoever built or unpacked it', as
   await run(['cp', '--archive', suites.ours, built]);
   await run(['chown', '--recursive', '1000:1000', built]);
   await run(['chmod', '--recursive', 'g+w', built]);
-  const install = () => run([join(built, 'cni'), 'install', '--bin-dir', binDir]);
+  const install = () =>
+    run([join(built, 'cni'), 'install', '--bin-dir', binDir], { timeout: installPatience });
   await install();
   const owners = ownersIn(binDir);
   const isProgram = (path: string) => /cni-plugins$|\.so\.[0-9]+$/.test(path) || !path.includes('/');
@@ -61,7 +62,9 @@ test('the DaemonSet lets install write to a directory of another user, and witho
   const { drop, add = [] } = spec!.template.spec!.initContainers![0]!.securityContext!.capabilities!;
   t.deepEqual(drop, ['ALL']);
   const install = (...capabilities: string[]) =>
-    tryRun([...setpriv(capabilities), join(suites.ours, 'cni'), 'install', '--bin-dir', binDir]);
+    tryRun([...setpriv(capabilities), join(suites.ours, 'cni'), 'install', '--bin-dir', binDir], {
+      timeout: installPatience,
+    });
   const refused = await install();
   t.is(refused.exit, 1);
   t.regex(refused.stderr, /permission is denied, and root lacks CAP_DAC_OVERRIDE/);
@@ -83,7 +86,9 @@ test('install puts each new executable in the place of the old one, which is nev
   const log = join(directory, 'calls');
   const calls = 'trace=unlink,unlinkat,rename,renameat,renameat2,fsync';
   const strace = ['strace', '-f', '-y', '-qq', '-e', calls, '-o', log];
-  await run([...strace, join(suites.ours, 'cni'), 'install', '--bin-dir', binDir]);
+  await run([...strace, join(suites.ours, 'cni'), 'install', '--bin-dir', binDir], {
+    timeout: installPatience,
+  });
   for (const name of names)
     t.not(statSync(join(binDir, name)).ino, before.get(name), `"${name}" is replaced`);
   const lines = readFileSync(log, 'utf8').split('\n');

@@ -9,7 +9,7 @@ import { firewallNet } from '../support/firewall.ts';
 import { makeHost } from '../support/host.ts';
 import { suites } from '../support/plugin.ts';
 import { portNet } from '../support/portmap.ts';
-import { run } from '../support/run.ts';
+import { installPatience, run } from '../support/run.ts';
 
 /** A PID above the kernel's limit. */
 const noProcess = 2 ** 22 + 1;
@@ -69,7 +69,7 @@ test('install removes what an earlier one left that was killed', async (t) => {
   for (const name of ['.cni-install-old', '.cni-install-new', '.cni-other']) mkdirSync(join(directory, name));
   writeFileSync(join(directory, '.cni-install-old/launcher'), '');
   for (const name of ['.cni-install-old', '.cni-other']) age(join(directory, name), 11);
-  await run([join(suites.ours, 'cni'), 'install', '--bin-dir', directory]);
+  await run([join(suites.ours, 'cni'), 'install', '--bin-dir', directory], { timeout: installPatience });
   t.deepEqual(
     readdirSync(directory).filter((name) => /^\.cni-(?:install|other)/.test(name)),
     ['.cni-install-new', '.cni-other'],

@@ -7,6 +7,8 @@ import test from 'ava';
 import { attach } from '../support/chain.ts';
 import { startAgent } from '../support/host.ts';
 import { bridgeConfig, createPod, define, makeNode } from '../support/kube-pods.ts';
+import { until } from '../support/observe.ts';
+import { succeeded } from '../support/plugin.ts';
 
 test('the agent does the calls of several pods over the same connections to the API, until the token is another', async (t) => {
   const { host, api, network } = await makeNode(t);
@@ -18,7 +20,11 @@ test('the agent does the calls of several pods over the same connections to the 
     await pod.check();
     // DEL asks the API for what was not saved, with a shorter timeout.
     await host.run(['rm', '-r', '/var/lib/cni/multus']);
-    await pod.del();
+    const asked = api.requests.length;
+    await until('the API answers within that', async () => {
+      api.requests.length = asked;
+      return !/does not answer/.test(succeeded(await pod.tryDel()).stderr);
+    });
   };
   for (const name of ['a', 'b', 'c']) await live(name);
   t.is(api.requests.length, 21);

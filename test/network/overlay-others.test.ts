@@ -11,7 +11,7 @@ import { converse, serveLines } from '../support/connection.ts';
 import { Etcd } from '../support/etcd.ts';
 import { writeSubnetEnv } from '../support/flannel.ts';
 import { binDir, makeHost } from '../support/host.ts';
-import { addresses, ask, iptablesSave, link, ping, routes, serve, until } from '../support/observe.ts';
+import { addresses, iptablesSave, link, ping, reach, routes, serve, until } from '../support/observe.ts';
 import { Node, settledTunnel, untilConnected, vxlanNetwork, Wire } from '../support/overlay.ts';
 import { makeAuthority, tlsOptions } from '../support/pki.ts';
 
@@ -52,11 +52,11 @@ test('a node with flanneld and one with the agent are in one overlay', async (t)
   const [there, here] = [await attach(foreign, network), await attach(node.host, network)];
   await serve(t, there.pod, 'tcp', 80, 'there');
   await serve(t, here.pod, 'tcp', 80, 'here');
-  t.deepEqual(await ask(here.pod, 'tcp', there.ip, 80).then((one) => [one?.label, one?.peer]), [
+  t.deepEqual(await reach(here.pod, 'tcp', there.ip, 80).then((one) => [one.label, one.peer]), [
     'there',
     here.ip,
   ]);
-  t.deepEqual(await ask(there.pod, 'tcp', here.ip, 80).then((one) => [one?.label, one?.peer]), [
+  t.deepEqual(await reach(there.pod, 'tcp', here.ip, 80).then((one) => [one.label, one.peer]), [
     'here',
     there.ip,
   ]);

@@ -10,7 +10,7 @@ import test from 'ava';
 import { attach, sample } from '../support/chain.ts';
 import { converse, serveLines } from '../support/connection.ts';
 import { binDir } from '../support/host.ts';
-import { ask, link, ping, serve, until } from '../support/observe.ts';
+import { link, ping, reach, serve, until } from '../support/observe.ts';
 import { Node, settledTunnel, untilConnected, vxlanNetwork, Wire } from '../support/overlay.ts';
 
 const network = sample('40-flannel.conflist');
@@ -61,7 +61,7 @@ test('pods of three nodes talk over VXLAN, set up as flanneld does it', async (t
     for (const [i, to] of pods.entries()) {
       if (from === to) continue;
       t.true(await ping(from.pod, to.ip));
-      t.deepEqual(await ask(from.pod, 'tcp', to.ip, 80).then((one) => [one?.label, one?.peer]), [
+      t.deepEqual(await reach(from.pod, 'tcp', to.ip, 80).then((one) => [one.label, one.peer]), [
         `pod ${i}`,
         from.ip,
       ]);
@@ -82,7 +82,7 @@ test('pods of three nodes talk by routes alone', async (t) => {
   await serve(t, pods[2]!.pod, 'tcp', 80, 'third');
   for (const from of pods.slice(0, 2)) {
     t.true(await ping(from.pod, pods[2]!.ip, '-M', 'do', '-s', '1472'));
-    t.deepEqual(await ask(from.pod, 'tcp', pods[2]!.ip, 80).then((one) => [one?.label, one?.peer]), [
+    t.deepEqual(await reach(from.pod, 'tcp', pods[2]!.ip, 80).then((one) => [one.label, one.peer]), [
       'third',
       from.ip,
     ]);

@@ -28,7 +28,7 @@ test('a consumer sees what producers send and receive; the mirror goes with the 
   await watcher.check();
   await one.check();
   const captured = await capture(t, host, watcher.pod, 'icmp');
-  t.true(await ping(one.pod, other.ip));
+  await until('it answers', () => ping(one.pod, other.ip));
   await until('the copies are there', async () => {
     const seen = await captured();
     return (

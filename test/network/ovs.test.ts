@@ -33,7 +33,7 @@ test('pods of one VLAN reach one another, and no other; a trunk passes tagged fr
   const one = await attach(host, network({ vlan: 100 }));
   const two = await attach(host, network({ vlan: 100 }));
   const other = await attach(host, network({ vlan: 200 }));
-  t.true(await ping(one.pod, two.ip));
+  await until('it answers', () => ping(one.pod, two.ip));
   t.false(await ping(one.pod, other.ip));
   await one.check();
   const port = one.result!.interfaces![0]!.name;
@@ -291,7 +291,7 @@ test('many pods at once', async (t) => {
   const pods = await Promise.all(Array.from({ length: 8 }, () => host.addPod()));
   const all = await Promise.all(pods.map((pod) => attach(host, network(), { pod })));
   t.is((await ovs.ports()).length, 8);
-  t.true(await ping(all[0]!.pod, all[7]!.ip));
+  await until('it answers', () => ping(all[0]!.pod, all[7]!.ip));
   await Promise.all(all.map((one) => one.del()));
   t.deepEqual(await ovs.ports(), []);
   t.deepEqual(await reserved(host), []);

@@ -13,7 +13,7 @@ import { fail } from '../proof/injection.ts';
 import { Attachment, attach, type Conflist, pluginConfig, runNetworkVerb } from '../support/chain.ts';
 import { logIptables } from '../support/firewall.ts';
 import { type Host, makeHost } from '../support/host.ts';
-import { ask, files, iptablesSave, serve, until } from '../support/observe.ts';
+import { files, iptablesSave, reach, serve, until } from '../support/observe.ts';
 import { outsideOf } from '../support/outside.ts';
 import { addEnvironment, type PrintedResult, suites } from '../support/plugin.ts';
 import { portNet, ports } from '../support/portmap.ts';
@@ -94,7 +94,7 @@ for (const backend of ['iptables', 'nftables']) {
     await stale.pod.remove();
     const next = await attach(host, portNet({ backend }), ports([8080, 80]));
     await serve(t, next.pod, 'tcp', 80, 'next');
-    t.like(await ask(outside, 'tcp', '192.0.2.1', 8080), { label: 'next' });
+    t.like(await reach(outside, 'tcp', '192.0.2.1', 8080), { label: 'next' });
     t.deepEqual(await mappingsOf(host, 8081), [], 'its other mappings went with it');
     const refused = (await tryPort(8090)).error?.msg ?? '';
     t.regex(refused, new RegExp(`taken by container "${living.pod.containerId}"`));

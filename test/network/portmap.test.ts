@@ -2,7 +2,7 @@ import { existsSync, readdirSync } from 'node:fs';
 import test, { type ExecutionContext } from 'ava';
 import { Attachment, type AttachOptions, attach, runNetworkVerb, sample } from '../support/chain.ts';
 import { type Host, makeHost } from '../support/host.ts';
-import { ask, iptablesSave, serve, snapshot, sysctl } from '../support/observe.ts';
+import { ask, iptablesSave, reach, serve, snapshot, sysctl } from '../support/observe.ts';
 import { outsideOf } from '../support/outside.ts';
 import { portNet, ports } from '../support/portmap.ts';
 
@@ -21,13 +21,13 @@ test('a port of the node leads to the pod, from outside, from the node, from oth
   await serve(t, one.pod, 'tcp', 80, 'web');
   await serve(t, one.pod, 'udp', 53, 'dns');
   const other = await attach(host, portNet());
-  t.like(await ask(outside, 'tcp', '192.0.2.1', 8080), { label: 'web', peer: '192.0.2.2' });
-  t.like(await ask(outside, 'udp', '192.0.2.1', 5353), { label: 'dns', peer: '192.0.2.2' });
-  t.like(await ask(outside, 'tcp', 'fd00:2::1', 8080), { label: 'web', peer: 'fd00:2::2' });
-  t.like(await ask(host, 'tcp', '127.0.0.1', 8080), { label: 'web' });
-  t.like(await ask(host, 'tcp', '192.0.2.1', 8080), { label: 'web' });
-  t.like(await ask(other.pod, 'tcp', '10.5.0.1', 8080), { label: 'web' });
-  t.like(await ask(one.pod, 'tcp', '10.5.0.1', 8080), { label: 'web' }, 'hairpin');
+  t.like(await reach(outside, 'tcp', '192.0.2.1', 8080), { label: 'web', peer: '192.0.2.2' });
+  t.like(await reach(outside, 'udp', '192.0.2.1', 5353), { label: 'dns', peer: '192.0.2.2' });
+  t.like(await reach(outside, 'tcp', 'fd00:2::1', 8080), { label: 'web', peer: 'fd00:2::2' });
+  t.like(await reach(host, 'tcp', '127.0.0.1', 8080), { label: 'web' });
+  t.like(await reach(host, 'tcp', '192.0.2.1', 8080), { label: 'web' });
+  t.like(await reach(other.pod, 'tcp', '10.5.0.1', 8080), { label: 'web' });
+  t.like(await reach(one.pod, 'tcp', '10.5.0.1', 8080), { label: 'web' }, 'hairpin');
   t.is(await sysctl(host, 'net/ipv4/conf/br0/route_localnet'), '1');
   t.is(await ask(outside, 'tcp', '192.0.2.1', 8081), undefined);
   await one.check();
@@ -168,7 +168,7 @@ for (const backend of ['iptables', 'nftables']) {
     await serve(t, one.pod, 'tcp', 80, 'first');
     await serve(t, one.pod, 'tcp', 81, 'second');
     const answers = async () =>
-      Promise.all([8080, 8081].map(async (port) => (await ask(outside, 'tcp', '192.0.2.1', port))?.label));
+      Promise.all([8080, 8081].map(async (port) => (await reach(outside, 'tcp', '192.0.2.1', port)).label));
     t.deepEqual(await answers(), ['first', 'second']);
     for (const attachment of [one, other]) await attachment.check();
     // Neither a second ADD nor a DEL of one touches the other's mappings, whether told the ports or not.
@@ -177,7 +177,7 @@ for (const backend of ['iptables', 'nftables']) {
     await again.tryAdd({}, other.result);
     await one.check();
     t.is(await ask(outside, 'tcp', '192.0.2.1', 8081), undefined);
-    t.like(await ask(outside, 'tcp', '192.0.2.1', 8083), { label: 'second' });
+    t.like(await reach(outside, 'tcp', '192.0.2.1', 8083), { label: 'second' });
     await again.del({ capabilities: {} });
     await one.check();
     t.is(await ask(outside, 'tcp', '192.0.2.1', 8083), undefined);
@@ -185,7 +185,7 @@ for (const backend of ['iptables', 'nftables']) {
     await again.tryAdd({}, other.result);
     await one.del();
     await again.check();
-    t.like(await ask(outside, 'tcp', '192.0.2.1', 8083), { label: 'second' });
+    t.like(await reach(outside, 'tcp', '192.0.2.1', 8083), { label: 'second' });
     await again.del();
     t.notRegex(await host.run(['nft', '--stateless', 'list', 'ruleset']), /CNI-DN-|dnat to/);
     t.false(
@@ -324,8 +324,8 @@ for (const backend of ['iptables', 'nftables'])
     const { host, one } = await served(t, ports([8080, 80], [8080, 90, 'tcp', '10.5.0.1']), { backend });
     await serve(t, one.pod, 'tcp', 80, 'every');
     await serve(t, one.pod, 'tcp', 90, 'bound');
-    t.like(await ask(host, 'tcp', '10.5.0.1', 8080), { label: 'bound' });
-    t.like(await ask(host, 'tcp', '127.0.0.1', 8080), { label: 'every' });
+    t.like(await reach(host, 'tcp', '10.5.0.1', 8080), { label: 'bound' });
+    t.like(await reach(host, 'tcp', '127.0.0.1', 8080), { label: 'every' });
     await one.check();
   });
 
@@ -334,7 +334,7 @@ test('the sample network maps ports', async (t) => {
   for (const name of ['10-bridge.conflist', '20-ptp.conflist', '30-dual-stack.conflist']) {
     const one = await attach(host, sample(name), ports([8080, 80]));
     await serve(t, one.pod, 'tcp', 80, name);
-    t.like(await ask(host, 'tcp', '127.0.0.1', 8080), { label: name });
+    t.like(await reach(host, 'tcp', '127.0.0.1', 8080), { label: name });
     await one.check();
     await one.del();
   }

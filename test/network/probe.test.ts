@@ -23,11 +23,27 @@ interface Outcome {
   detail: string;
 }
 
-async function probe(on: Operator, ...args: string[]): Promise<{ exit: number | string; probes: Outcome[] }> {
-  const { exit, stdout, stderr } = await on.tryCni(['probe', '-o', 'json', ...args]);
-  if (!stdout.startsWith('{')) throw new Error(`exit ${exit}: ${stdout}${stderr}`);
-  return { exit, ...(JSON.parse(stdout) as { probes: Outcome[] }) };
+interface Probed {
+  exit: number | string;
+  probes: Outcome[];
 }
+
+/**
+ * Probes up to five times, until what must be ok is: an answer that takes seconds, as on a busy machine, counts
+ * as none.
+ */
+async function probe(on: Operator, isRight: (probed: Probed) => boolean, ...args: string[]): Promise<Probed> {
+  let probed: Probed;
+  let left = 5;
+  do {
+    const { exit, stdout, stderr } = await on.tryCni(['probe', '-o', 'json', ...args]);
+    if (!stdout.startsWith('{')) throw new Error(`exit ${exit}: ${stdout}${stderr}`);
+    probed = { exit, ...(JSON.parse(stdout) as { probes: Outcome[] }) };
+  } while (!isRight(probed) && --left > 0);
+  return probed;
+}
+
+const nothingFails = ({ exit }: Probed) => exit === 0;
 
 const hostLocal = (subnet: string) => ({ type: 'host-local', subnet });
 const alone = (name: string, plugin: PluginConf): Conflist => ({
@@ -49,7 +65,7 @@ test('pods of a bridge with published ports reach all that they should, and noth
   await on.attach('net', publish(8080));
   await on.attach('net', publish(8081, 'udp'));
   const before = await networkSnapshot(on.host);
-  const { exit, probes } = await probe(on, 'net', '--to', '192.0.2.2');
+  const { exit, probes } = await probe(on, nothingFails, 'net', '--to', '192.0.2.2');
   t.deepEqual(of(probes, 'failed'), []);
   t.is(exit, 0);
   const done = of(probes, 'ok');
@@ -78,10 +94,10 @@ test('pods of ptp and macvlan: what the kernel does not let through is not tried
   const on = await makeOperator(t, [pointToPoint, parented]);
   await outsideOf(on.host);
   for (const name of ['p2p', 'p2p', 'lan', 'lan']) await on.attach(name);
-  const ptp = await probe(on, 'p2p');
+  const ptp = await probe(on, nothingFails, 'p2p');
   t.deepEqual([ptp.exit, of(ptp.probes, 'failed')], [0, []]);
   t.is(of(ptp.probes, 'ok').filter((one) => one.startsWith('pod other pod')).length, 2);
-  const lan = await probe(on, 'lan');
+  const lan = await probe(on, nothingFails, 'lan');
   t.deepEqual([lan.exit, of(lan.probes, 'failed')], [0, []]);
   t.is(of(lan.probes, 'ok').filter((one) => one.startsWith('pod other pod')).length, 2);
   t.true(
@@ -128,7 +144,8 @@ for (const [title, fault, failing, working] of [
     await outsideOf(on.host);
     await on.attach('net', publish(8080));
     await on.sh(fault);
-    const { exit, probes } = await probe(on, 'net', '--to', '192.0.2.2');
+    const works = ({ probes }: Probed) => working.every((one) => of(probes, 'ok').includes(one));
+    const { exit, probes } = await probe(on, works, 'net', '--to', '192.0.2.2');
     t.is(exit, 1);
     for (const one of failing)
       t.true(of(probes, 'failed').includes(one), `${one}: ${JSON.stringify(probes, null, 1)}`);
@@ -150,7 +167,7 @@ test('a program that has the port is reached itself, and a port of one address b
   const busy = await on.attach('net', publish(8081, 'udp'));
   await serve(t, busy, 'udp', 80, 'app');
   await on.attach('net', publish(8082, 'tcp', '127.0.0.1'));
-  const { exit, probes } = await probe(on, 'net');
+  const { exit, probes } = await probe(on, nothingFails, 'net');
   t.deepEqual([exit, of(probes, 'failed')], [0, []]);
   t.true(of(probes, 'ok').includes('outside port 8080/tcp 192.0.2.1:8080'));
   t.true(of(probes, 'untried').includes('pod port 8081/udp -'));
@@ -166,7 +183,7 @@ test('a port that nothing outside can be put up to reach it from is not tried fr
   for (const taken of ['203.0.113.0/24', '198.51.100.0/24', '198.18.0.0/15'])
     await on.host.run(['ip', 'route', 'add', 'blackhole', taken]);
   await on.attach('net', publish(8080));
-  const { exit, probes } = await probe(on, 'net');
+  const { exit, probes } = await probe(on, nothingFails, 'net');
   t.deepEqual([exit, of(probes, 'failed')], [0, []]);
   t.true(of(probes, 'untried').includes('outside port 8080/tcp 192.0.2.1:8080'));
   t.true(of(probes, 'ok').includes('outside port 8080/tcp [fd00:2::1]:8080'));
@@ -177,7 +194,7 @@ test('pods that the network keeps apart are not tried against one another', asyn
   const on = await makeOperator(t, [alone('net', { ...bridge!, portIsolation: true })]);
   await on.attach('net');
   await on.attach('net');
-  const { exit, probes } = await probe(on, 'net');
+  const { exit, probes } = await probe(on, nothingFails, 'net');
   t.deepEqual([exit, of(probes, 'failed')], [0, []]);
   t.true(
     probes.some(
@@ -204,23 +221,25 @@ test('DNS servers are those of the process in the pod, of the result or of the c
   const on = await makeOperator(t, [alone('p2p', given)]);
   const outside = await outsideOf(on.host);
   const pod = await on.attach('p2p');
-  const dns = async (...args: string[]) => {
-    const { exit, probes } = await probe(on, 'p2p', ...args);
-    const { to, state, detail } = probes.find((one) => one.probe === 'DNS')!;
-    return { exit, to, state, detail };
+  const dns = async (expected: RegExp, ...args: string[]) => {
+    const find = ({ probes }: Probed) => probes.find((one) => one.probe === 'DNS')!;
+    const isRight = (probed: Probed) => expected.test(`${find(probed).state} ${find(probed).detail}`);
+    const probed = await probe(on, isRight, 'p2p', ...args);
+    const { to, state, detail } = find(probed);
+    return { exit: probed.exit, to, state, detail };
   };
-  t.like(await dns(), { exit: 1, to: '192.0.2.2', state: 'failed' });
+  t.like(await dns(/^failed/), { exit: 1, to: '192.0.2.2', state: 'failed' });
   const server = await outside.start(t, [process.execPath, '-e', dnsServer, '3']);
-  t.like(await dns(), { exit: 0, to: '192.0.2.2', state: 'ok' });
+  t.like(await dns(/^ok/), { exit: 0, to: '192.0.2.2', state: 'ok' });
   await end(server);
   await outside.start(t, [process.execPath, '-e', dnsServer, '2']);
-  t.regex((await dns()).detail, /SERVFAIL/);
-  t.like(await dns('--dns', '192.0.2.99'), { exit: 1, to: '192.0.2.99', state: 'failed' });
+  t.regex((await dns(/SERVFAIL/)).detail, /SERVFAIL/);
+  t.like(await dns(/^failed/, '--dns', '192.0.2.99'), { exit: 1, to: '192.0.2.99', state: 'failed' });
   mkdirSync(on.host.file('/run/etc'));
   writeFileSync(on.host.file('/run/etc/resolv.conf'), 'search x\nnameserver 192.0.2.77\n');
   const container = 'mount --bind /run/etc /etc && echo ready && exec cat > /dev/null';
   await pod.start(t, ['unshare', '--mount', 'sh', '-c', container]);
-  t.like(await dns(), { to: '192.0.2.77', state: 'failed' });
+  t.like(await dns(/^failed/), { to: '192.0.2.77', state: 'failed' });
 });
 
 test('probe that is killed leaves nothing behind', async (t) => {

@@ -83,7 +83,7 @@ test('a pod does not come back either whose DEL ends long after it was repaired'
   await host.run(['mkdir', '/run/slow']);
   for (const name of ['portmap', 'firewall', 'host-local'])
     await host.run(['ln', '-s', join(suites.ours, name), `/run/slow/${name}`]);
-  const slow = `#!/bin/sh\n${suites.ours}/bridge || exit\ntouch /run/hook/gone\nsleep 5\n`;
+  const slow = `#!/bin/sh\n${suites.ours}/bridge || exit\ntouch /run/hook/gone\nsleep 3\n`;
   writeFileSync(host.file('/run/slow/bridge'), slow, { mode: 0o755 });
   const script = `CNI_PATH=/run/slow ${command} del net ${pod.netns} &
     until [ -e /run/hook/gone ]; do sleep 0.1; done`;

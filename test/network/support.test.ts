@@ -27,9 +27,9 @@ test('a chain of reference plugins is seen to come, to work and to go', async (t
 
   await observe.serve(t, server.pod, 'tcp', 80, 'web');
   await observe.serve(t, server.pod, 'udp', 53, 'dns');
-  t.is((await observe.ask(client.pod, 'tcp', server.ip, 80))?.peer, client.ip);
-  t.is((await observe.ask(host, 'udp', server.ip, 53))?.label, 'dns');
-  t.is((await observe.ask(host, 'tcp', '127.0.0.1', 8080))?.label, 'web');
+  t.is((await observe.reach(client.pod, 'tcp', server.ip, 80)).peer, client.ip);
+  t.is((await observe.reach(host, 'udp', server.ip, 53)).label, 'dns');
+  t.is((await observe.reach(host, 'tcp', '127.0.0.1', 8080)).label, 'web');
   t.is(await observe.ask(host, 'tcp', '127.0.0.1', 8081), undefined);
 
   const rules = (await observe.iptablesSave(host)).join('\n');

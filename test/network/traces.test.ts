@@ -76,6 +76,11 @@ test("a call is a span of the runtime's trace, above those of its delegate and i
   const before = Date.now();
   const call = { args, env: { TRACEPARENT, TRACESTATE: 'vendor=x', CNI_LOG: logFile } };
   const { pod } = await attach(host, network, call);
+  // On exit, the agent waits only two seconds for a collector.
+  await until('the spans are sent', () => {
+    const sent = spansIn(host).map(({ name }) => name);
+    return ['bridge ADD', 'host-local ADD', 'iptables-restore'].every((name) => sent.includes(name));
+  });
   t.deepEqual(await stop(), [0, null]);
   const spans = spansIn(host);
   const find = (name: string) => spans.find((span) => span.name === name)!;
@@ -128,7 +133,6 @@ test('a failed call has its code, and what was undone', async (t) => {
     env: { TRACEPARENT },
   }).tryAdd();
   await runPlugin(host, 'bridge', 'FROB', { config: '{"cniVersion":"1.1.0","name":"n","type":"bridge"}' });
-  // On exit, the agent waits only two seconds for a collector.
   await until('the spans are sent', async () => spansIn(host).some(({ name }) => name === 'bridge other'));
   await stop();
   const spans = spansIn(host);

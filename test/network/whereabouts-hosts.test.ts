@@ -46,8 +46,11 @@ async function seed(etcd: Etcd, node: string, id: string, address: number, host?
 
 /** Makes all hosts count as gone, as after five minutes without a call. */
 async function forgetPresence(etcd: Etcd): Promise<void> {
-  const { leases = [] } = (await etcd.ask('/v3/lease/leases', {})) as { leases?: { ID: string }[] };
-  for (const { ID } of leases) await etcd.ask('/v3/lease/revoke', { ID });
+  await until('nobody has a lease', async () => {
+    const { leases = [] } = (await etcd.ask('/v3/lease/leases', {})) as { leases?: { ID: string }[] };
+    for (const { ID } of leases) await etcd.ask('/v3/lease/revoke', { ID });
+    return leases.length === 0;
+  });
 }
 
 /** An operator's host whose network "vlan7" is that of a cluster. */

@@ -152,7 +152,7 @@ test('what is no answer of the API is told, by code 11, whatever was asked', asy
 });
 
 test('a range of slices is counted by one request', async (t) => {
-  const { host, configure, cni } = await makeOperator(t, []);
+  const { host, configure, tryCni } = await makeOperator(t, []);
   const cluster = new KubeCluster(host, await KubeApi.start(t, host), { network_name: 'blue' });
   const slices = Array.from({ length: 5 }, (_, i) => [`node-${i}`, `10.70.0.${16 * i}/28`] as const);
   cluster.api.seed('nodeslicepools', {
@@ -165,8 +165,14 @@ test('a range of slices is counted by one request', async (t) => {
   cluster.seedPool('other', 'garbage');
   const ipam = { type: 'whereabouts', ...cluster.ipam, node_slice_size: '/28' };
   configure({ cniVersion: '1.1.0', name: 'vlan7', plugins: [{ type: 'macvlan', master: 'lo', ipam }] });
-  const [{ ranges }] = JSON.parse(await cni(['network', 'inspect', 'vlan7']));
-  t.is(ranges[0].used, 5);
+  let used: number | undefined;
+  await until('the API tells what is used', async () => {
+    cluster.api.requests.length = 0;
+    // The API has three seconds.
+    used = JSON.parse((await tryCni(['network', 'inspect', 'vlan7'])).stdout)[0].ranges[0].used;
+    return used !== undefined;
+  });
+  t.is(used, 5);
   t.is(cluster.api.requests.filter(({ resource }) => resource === 'ippools').length, 1);
 });
 

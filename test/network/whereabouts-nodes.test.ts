@@ -57,8 +57,11 @@ test('what a node that is gone had is collected; a node that is only cut off is 
   };
   /** Has the effect of five minutes without a call. */
   const forgetPresence = async () => {
-    const { leases } = (await etcd.ask('/v3/lease/leases', {})) as { leases: { ID: string }[] };
-    for (const { ID } of leases) await etcd.ask('/v3/lease/revoke', { ID });
+    await until('nobody has a lease', async () => {
+      const { leases = [] } = (await etcd.ask('/v3/lease/leases', {})) as { leases?: { ID: string }[] };
+      for (const { ID } of leases) await etcd.ask('/v3/lease/revoke', { ID });
+      return leases.length === 0;
+    });
   };
   const owners = async () =>
     Object.keys(await etcd.all('/cni/addresses/of/')).map((key) => key.split('/').slice(4, 7).join(' '));

@@ -183,7 +183,11 @@ test('with three members, one is killed and one hangs; every address is given on
   const second = await addAll(ids.slice(20));
   t.is(new Set([...first, ...second]).size, 40);
   await Promise.all(ids.map((id, i) => cluster.del(id, { node: `node-${(i % 20) % 3}` })));
-  t.deepEqual(await cluster.kept(), {});
+  await until('all are released', async () => {
+    // It does what a DEL has left to be done later.
+    await cluster.run('STATUS', '');
+    return Object.keys(await cluster.kept()).length === 0;
+  });
   await cluster.etcd.startMember(1);
   await until('it is back', async () => (await cluster.run('STATUS', '')).exit === 0);
   cluster.etcd.signal(2, 'SIGSTOP');

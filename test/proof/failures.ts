@@ -159,7 +159,7 @@ export class FailureBench {
   ): Promise<Verdict> {
     const { scene } = this;
     const { attachment, picture } = await this.standAt(verb, index);
-    // The kernel forgets a connection by itself after half a minute.
+    // The kernel forgets a connection by itself in time.
     await scene.sendPackets();
     const call = verb === 'STATUS' ? verb : 'CHECK';
     const outcome = await inject(scene.host, scene.start(call, index, attachment));

@@ -69,6 +69,9 @@ export class Scene {
     if (hasAgent) this.agent = (await startAgent(t, host)).pid;
     // Some things stay after the last DEL by design: a bridge, shared chains. The agent opens some for good.
     if (isUsed) await this.liveOnce(hasAgent);
+    // Longer than the half minute after which the kernel forgets connections by itself, which pictures show.
+    if (mappingsOf(subject).length > 0)
+      await host.run(['sh', '-c', 'echo 600 > /proc/sys/net/netfilter/nf_conntrack_udp_timeout']);
     if (hasNeighbour) this.neighbour = await Neighbour.attach(t, host, subject, this.outside);
     for (const { ifname } of await links(host)) this.ports.add(ifname);
     this.before = await this.settledPicture();

@@ -5,6 +5,7 @@ import test, { type ExecutionContext } from 'ava';
 import { sample } from '../support/chain.ts';
 import { files, links, networkSnapshot, snapshot } from '../support/observe.ts';
 import { suites } from '../support/plugin.ts';
+import { installPatience } from '../support/run.ts';
 import { Containerd, type Sandbox } from './support/containerd.ts';
 import { greeting, makeNode, type Node } from './support/node.ts';
 
@@ -195,7 +196,9 @@ test('the reference plugins are replaced while pods come and go', async (t) => {
     for (; installing || count < 3; count++) await endOne(await runOne(19003));
     return count;
   })();
-  const report = await node.run([join(suites.ours, 'cni'), 'install', '--bin-dir', binDir]);
+  const report = await node.run([join(suites.ours, 'cni'), 'install', '--bin-dir', binDir], {
+    timeout: installPatience,
+  });
   installing = false;
   t.regex(report, /bridge/);
   t.true((await comeAndGo) >= 3);

@@ -10,6 +10,7 @@ import { load } from 'js-yaml';
 import { DaemonSet, type IDaemonSet } from 'kubernetes-models/apps/v1/DaemonSet';
 import { until } from '../support/observe.ts';
 import { pluginNames, runPlugin, suites } from '../support/plugin.ts';
+import { installPatience } from '../support/run.ts';
 import { makeNode } from './support/node.ts';
 import { Podman } from './support/podman.ts';
 
@@ -103,7 +104,9 @@ test('from its container, the agent serves the runtime of the node, until the co
   const [agent] = template.spec!.containers;
   await node.run(['mkdir', '-p', '/run/image', '/run/cni']);
   await node.run(['mount', '-t', 'tmpfs', 'tmpfs', '/opt']);
-  await node.run([join(suites.ours, 'cni'), 'install', '--bin-dir', '/opt/cni/bin']);
+  await node.run([join(suites.ours, 'cni'), 'install', '--bin-dir', '/opt/cni/bin'], {
+    timeout: installPatience,
+  });
   const mounts = agent!.volumeMounts!.map(({ name, mountPath }) => {
     const { hostPath } = template.spec!.volumes!.find((volume) => volume.name === name)!;
     return `--volume=${hostPath!.path}:${mountPath}:ro`;

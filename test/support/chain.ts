@@ -6,7 +6,14 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Host, Pod } from './host.ts';
-import { type Outcome, type PrintedResult, runPlugin, type Suite, succeeded } from './plugin.ts';
+import {
+  type Outcome,
+  type PrintedResult,
+  runPlugin,
+  type Suite,
+  succeeded,
+  withPatience,
+} from './plugin.ts';
 
 /** The configuration of one plugin. */
 export interface PluginConf {
@@ -104,19 +111,26 @@ export class Attachment {
     return outcome;
   }
 
-  /** ADD of the whole chain. @returns the final result. @throws Error when a plugin fails. */
+  /**
+   * ADD of the whole chain, after DEL once more when a plugin says "try again later", as runtimes do.
+   * @returns the final result. @throws Error when a plugin fails.
+   */
   async add(options: AttachOptions = {}): Promise<PrintedResult> {
-    return succeeded(await this.tryAdd(options)).result!;
+    const remove = () => {
+      this.result = undefined;
+      return this.del(options);
+    };
+    return succeeded(await withPatience(() => this.tryAdd(options), remove)).result!;
   }
 
   /** CHECK of the whole chain. @throws Error when a plugin finds fault. */
   async check(options: AttachOptions = {}): Promise<void> {
-    succeeded(await this.tryCheck(options));
+    succeeded(await withPatience(() => this.tryCheck(options)));
   }
 
   /** DEL of the whole chain. @throws Error when a plugin fails. */
   async del(options: AttachOptions = {}): Promise<void> {
-    succeeded(await this.tryDel(options));
+    succeeded(await withPatience(() => this.tryDel(options)));
   }
 
   /** The pod's first address, without its prefix length. */

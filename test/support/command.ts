@@ -6,14 +6,15 @@ import { join } from 'node:path';
 import type { ExecutionContext } from 'ava';
 import { Namespace } from './host.ts';
 import { suites } from './plugin.ts';
-import type { Output } from './run.ts';
+import { installPatience, type Output } from './run.ts';
 
 /** The machine itself. */
 export const here = new Namespace([]);
 export const command = join(suites.ours, 'cni');
 
-/** Runs `cni …`. */
-export const cni = (...args: string[]): Promise<Output> => here.tryRun([command, ...args]);
+/** Runs `cni …`, of which `cni install` takes longest. */
+export const cni = (...args: string[]): Promise<Output> =>
+  here.tryRun([command, ...args], { timeout: installPatience });
 
 /** Makes a directory, removed with the test. @param files by name: strings as they are, objects as JSON. */
 export function directory(t: ExecutionContext, files: Record<string, string | object> = {}): string {

@@ -23,6 +23,12 @@ interface Setup {
   readonly peersHaveTls?: boolean;
 }
 
+/**
+ * Codes of gRPC for what passes, such as a change of leader: DEADLINE_EXCEEDED, UNAVAILABLE, and UNAUTHENTICATED
+ * where a login got no token.
+ */
+const passing: readonly unknown[] = [4, 14, 16];
+
 /** A cluster of etcd. */
 export class Etcd {
   private readonly places: readonly Place[];
@@ -129,12 +135,17 @@ export class Etcd {
     return found;
   }
 
-  /** Asks a member, without using any code of the suite. @returns what it answered. */
+  /**
+   * Asks a member, without using any code of the suite, until it can answer: not while it waits for a leader.
+   * @returns what it answered.
+   */
   async ask(path: string, request: object, member = 0): Promise<Record<string, unknown>> {
-    if (this.password === undefined) return await this.post(member, path, request);
-    const login = { name: 'root', password: this.password };
-    const { token } = await this.post(member, '/v3/auth/authenticate', login);
-    return await this.post(member, path, request, ['-H', `Authorization: ${token}`]);
+    let answer: Record<string, unknown> | undefined;
+    await until(`member ${member} of etcd answers ${path}`, async () => {
+      answer = await this.askOnce(path, request, member);
+      return answer !== undefined && !passing.includes(answer.code);
+    });
+    return answer!;
   }
 
   /** All keys with a prefix, and their values. */
@@ -191,15 +202,28 @@ export class Etcd {
     });
   }
 
+  private async askOnce(
+    path: string,
+    request: object,
+    member: number,
+  ): Promise<Record<string, unknown> | undefined> {
+    if (this.password === undefined) return await this.post(member, path, request);
+    const login = { name: 'root', password: this.password };
+    const answer = await this.post(member, '/v3/auth/authenticate', login);
+    return answer && (await this.post(member, path, request, ['-H', `Authorization: ${answer.token}`]));
+  }
+
+  /** @returns undefined when there was no answer. */
   private async post(
     member: number,
     path: string,
     request: object,
     options: readonly string[] = [],
-  ): Promise<Record<string, unknown>> {
+  ): Promise<Record<string, unknown> | undefined> {
     const url = `${this.client(member)}${path}`;
     const argv = ['curl', '-s', ...this.files, ...options, '-d', JSON.stringify(request), url];
-    return JSON.parse(await this.places[member]!.host.run(argv));
+    const { exit, stdout } = await this.places[member]!.host.tryRun(argv);
+    return exit === 0 ? JSON.parse(stdout) : undefined;
   }
 
   /** The options of curl(1) for TLS. */

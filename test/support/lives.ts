@@ -1,6 +1,6 @@
 /** Lives of pods on the nodes of a cluster, and an observer who sees whether two ever share an address. */
 
-import type { Outcome } from './plugin.ts';
+import { type Outcome, withPatience } from './plugin.ts';
 import type { NodeCluster } from './whereabouts.ts';
 
 /** A living pod. */
@@ -92,7 +92,7 @@ export class Lives {
       const own = [...this.holders.values()].filter((life) => life.node === node);
       const valid = own.map(({ containerId: containerID }) => ({ containerID, ifname: 'eth0' }));
       const conf = { 'cni.dev/valid-attachments': valid };
-      const { exit, stdout } = await this.run(node, 'GC', '', { conf });
+      const { exit, stdout } = await withPatience(() => this.run(node, 'GC', '', { conf }));
       if (exit !== 0) this.problems.push(`GC on node ${node} of ${host.pid}: ${stdout}`);
     }
     const kept = await this.cluster.etcd.all('/cni/addresses/');

@@ -11,7 +11,7 @@ export const logFile = '/run/cni-log/calls.jsonl';
 /**
  * Waits for the entries of a log file on a host: the agent logs a call only after it has answered it.
  * @param count how many are expected.
- * @returns them, oldest first. @throws Error when there are more, or fewer after a minute.
+ * @returns them, oldest first. @throws Error when there are more, or fewer in the end.
  */
 export async function logEntries(host: Host, count: number, file = logFile): Promise<LogEntry[]> {
   const path = host.file(file);

@@ -109,10 +109,10 @@ export async function sysctl(ns: Namespace, path: string): Promise<string> {
 
 /**
  * Waits until something holds, such as what the kernel does asynchronously.
- * @throws Error when it does not hold within a minute, which is long enough on a busy machine.
+ * @throws Error when it does not hold within three minutes, which is long enough on a busy machine.
  */
 export async function until(what: string, isSo: () => Promise<boolean> | boolean): Promise<void> {
-  for (const end = Date.now() + 60_000; !(await isSo()); await sleep(20))
+  for (const end = Date.now() + 180_000; !(await isSo()); await sleep(20))
     if (Date.now() > end) throw new Error(`It did not come about that ${what}`);
 }
 

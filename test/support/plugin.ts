@@ -128,6 +128,22 @@ export function succeeded<O extends Output>(outcome: O): O {
   throw new Error(`${outcome.argv.at(-1)}: exit ${outcome.exit}\n${outcome.stdout}\n${outcome.stderr}`);
 }
 
+/**
+ * Makes a call as runtimes do: again when it is told to try again later (code 11), up to five times in all.
+ * @param before what a runtime does before each further call.
+ */
+export async function withPatience(
+  call: () => Promise<Outcome>,
+  before: () => Promise<unknown> = async () => {},
+): Promise<Outcome> {
+  let outcome = await call();
+  for (let left = 4; left > 0 && outcome.error?.code === 11; left--) {
+    await before();
+    outcome = await call();
+  }
+  return outcome;
+}
+
 function parse({ exit, stdout }: Output): Pick<Outcome, 'result' | 'error'> {
   if (stdout === '') return { result: undefined, error: undefined };
   const value: unknown = JSON.parse(stdout);

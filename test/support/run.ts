@@ -12,8 +12,10 @@ export interface Output {
   readonly stderr: string;
 }
 
-/** Long enough to install the whole suite, or to do any call, on a busy machine. */
+/** Long enough to do any call on a busy machine, in milliseconds. */
 export const patience = 180_000;
+/** Long enough for `cni install`, which starts every plugin. */
+export const installPatience = 600_000;
 
 /** How a program is run. */
 export interface RunOptions {

@@ -1,7 +1,7 @@
 /** Calls of whereabouts on the nodes of a cluster. */
 
 import type { Host, Namespace } from './host.ts';
-import { type Outcome, runPlugin } from './plugin.ts';
+import { type Outcome, runPlugin, succeeded, withPatience } from './plugin.ts';
 
 /** How a verb is called: on which node, and for what pod. */
 export interface Calling {
@@ -46,15 +46,18 @@ export class WhereaboutsCalls {
     });
   }
 
+  /**
+   * ADD, after DEL once more when it says "try again later", as runtimes do.
+   * @returns the addresses. @throws Error when it fails.
+   */
   async add(containerId: string, calling: Calling = {}): Promise<string> {
-    const outcome = await this.run('ADD', containerId, calling);
-    if (outcome.exit !== 0) throw new Error(`${outcome.stdout}${outcome.stderr}`);
-    return outcome.result!.ips!.map(({ address }) => address.split('/')[0]).join(' ');
+    const add = () => this.run('ADD', containerId, calling);
+    const { result } = succeeded(await withPatience(add, () => this.del(containerId, calling)));
+    return result!.ips!.map(({ address }) => address.split('/')[0]).join(' ');
   }
 
+  /** @throws Error when it fails. */
   async del(containerId: string, calling: Calling = {}): Promise<Outcome> {
-    const outcome = await this.run('DEL', containerId, calling);
-    if (outcome.exit !== 0) throw new Error(`${outcome.stdout}${outcome.stderr}`);
-    return outcome;
+    return succeeded(await withPatience(() => this.run('DEL', containerId, calling)));
   }
 }

@@ -40,7 +40,7 @@ test('pods of one VLAN reach one another, and no other; a trunk passes tagged fr
   const other = await attach(host, network({ vlan: 200 }));
   const trunk = await attach(host, network({ trunk: [{ id: 100 }] }));
   const captured = await capture(t, host, trunk.pod, 'vlan 100 and arp');
-  t.true(await ping(one.pod, two.ip));
+  await until('it answers', () => ping(one.pod, two.ip));
   t.false(await ping(one.pod, other.ip));
   // One's broadcasts go to the trunk as well, with its tag.
   await until('the trunk gets tagged frames', async () =>
@@ -68,7 +68,7 @@ test('a consumer sees what a producer sends and receives', async (t) => {
   const one = await attach(host, network({}, mirror('producer', { ingress: true, egress: true })));
   const other = await attach(host, network());
   const captured = await capture(t, host, watcher.pod, 'icmp');
-  t.true(await ping(one.pod, other.ip));
+  await until('it answers', () => ping(one.pod, other.ip));
   for (const packet of [
     `${one.ip} > ${other.ip}: ICMP echo request`,
     `${other.ip} > ${one.ip}: ICMP echo reply`,

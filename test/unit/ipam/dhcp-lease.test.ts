@@ -94,7 +94,7 @@ test('a lease whose renewals fail ends in time, however long the pause after a f
   // The address from which a renewal would be sent is missing, which the kernel minds once there is another.
   for (const name of ['lo', 'one']) ip('link', 'set', name, 'up');
   const now = msSinceBoot();
-  const times = { renewAt: now, rebindAt: now + 3000, expiresAt: now + 6000 };
+  const times = { renewAt: now, rebindAt: now + 10_000, expiresAt: now + 20_000 };
   const { keeper, told, state } = listener();
   const lease = Lease.restore(leaseText('one', path, times), keeper);
   t.teardown(() => lease?.stop());
