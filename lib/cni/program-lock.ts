@@ -67,7 +67,11 @@ export class ProgramLock implements Disposable {
     }
   }
 
-  /** @param create O_CREAT, or 0. @returns whether the lock is held. @throws the error of open(2) or fcntl(2). */
+  /**
+   * @param create O_CREAT, or 0.
+   * @returns whether the lock is held.
+   * @throws the error of open(2) or fcntl(2).
+   */
   private take(create: number): boolean {
     this.fd ??= open(create);
     this.isHeld ||= tryLockByte(this.fd, file, this.key);

@@ -16,11 +16,16 @@ const shared: readonly SharedRule[] = [
 ];
 
 /** See allowQueries in queries.ts. */
-export async function allowByIptables(programs: Programs, queries: readonly Queries[]): Promise<void> {
+export async function allowByIptables(
+  programs: Programs,
+  queries: readonly Queries[],
+  onChange: () => void,
+): Promise<void> {
   await forFamilies(families, async (family) => {
     const rules = rulesOf(queries, family);
     if (rules.length === 0 || (await areThere(programs, family, rules))) return;
     await ensureRules(programs, family, table, { chains: [chain], shared, own: { rules } });
+    onChange();
   });
 }
 

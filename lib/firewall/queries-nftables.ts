@@ -25,14 +25,14 @@ interface Wanted {
 }
 
 /** See allowQueries in queries.ts. */
-export function allowByNftables(queries: readonly Queries[]): void {
+export function allowByNftables(queries: readonly Queries[], onChange: () => void): void {
   changeNftables((socket) => {
     const requests = chainsThatDrop(socket, 'input').flatMap((target) =>
       setUp(socket, target, missingIn(socket, target, queries)),
     );
     // A jump that two calls insert at once would exist twice.
     return { exclusive: requests };
-  });
+  }, onChange);
 }
 
 /** Whether every query is let through. */

@@ -11,13 +11,18 @@ import { allowByIptables, isAllowedByIptables, withdrawFromIptables } from './qu
 import { allowByNftables, isAllowedByNftables, withdrawFromNftables } from './queries-nftables.ts';
 
 /**
- * Lets queries through, by iptables where it can be used, else by nftables. Doing it twice is no error. It is
- * undone by {@link withdrawQueries}, and only once nobody of the network needs the rules any more.
+ * Lets queries through, by iptables where it can be used, else by nftables. Doing it twice is no error.
+ * @param onChange is called for each change: it is undone by {@link withdrawQueries}, and only once nobody of
+ *   the network needs the rules any more.
  */
-export async function allowQueries(programs: Programs, queries: readonly Queries[]): Promise<void> {
+export async function allowQueries(
+  programs: Programs,
+  queries: readonly Queries[],
+  onChange: () => void,
+): Promise<void> {
   await withBackend(choiceFor(programs, queries), async (name) => {
-    if (name === 'iptables') await allowByIptables(programs, queries);
-    else allowByNftables(queries);
+    if (name === 'iptables') await allowByIptables(programs, queries, onChange);
+    else allowByNftables(queries, onChange);
   });
 }
 

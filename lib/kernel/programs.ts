@@ -44,7 +44,7 @@ export interface RunOptions {
   readonly input?: string;
   /** Added to the environment. */
   readonly environment?: Readonly<Record<string, string>>;
-  /** Further descriptors that it gets, and keeps as long as it lives; by default those of {@link Programs.held}. */
+  /** Further descriptors that it gets, and keeps as long as it lives; {@link Programs.held} by default. */
   readonly inherit?: readonly number[];
   /** How long it may run, in milliseconds; a minute by default. */
   readonly timeoutMs?: number;
