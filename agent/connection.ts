@@ -76,7 +76,7 @@ async function serveCall(
   socket.write(accepted);
   const stdin = await changes.wait(() => incoming.takeInput());
   if (stdin === undefined) {
-    // Nothing was done: the launcher got no answer to its offer within two seconds, or its input comes too
+    // Nothing was done: the launcher got no answer to its offer in time, or its input comes too
     // late, and it runs the executable.
     server.statistics.refused++;
     return;

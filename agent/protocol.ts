@@ -11,9 +11,10 @@
  *
  * Times. Each side gives the other up after a while:
  *
- *     ACCEPT_TIMEOUT   launcher/agent.c   2 s    the launcher waits for "Y", and to send more of the input.
+ *     ACCEPT_TIMEOUT   launcher/agent.c   5 s    the launcher waits for "Y", and to send more of the input.
  *                                                Then the executable does the call. Short, as each call pays
- *                                                it while an agent hangs.
+ *                                                it while an agent hangs; not so short that a busy host
+ *                                                whose agent is late has executables to start as well.
  *     heartbeatMs      here               3 s    the agent sends an "H"
  *     ALIVE_TIMEOUT    launcher/agent.c   15 s   the launcher waits for the next frame. Then the call has
  *                                                failed. Several times `heartbeatMs`, as a busy host may

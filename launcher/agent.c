@@ -25,7 +25,7 @@
  * agent's own timeouts.
  */
 #ifndef ACCEPT_TIMEOUT
-#define ACCEPT_TIMEOUT 2
+#define ACCEPT_TIMEOUT 5
 #endif
 #ifndef ALIVE_TIMEOUT
 #define ALIVE_TIMEOUT 15

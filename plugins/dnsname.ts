@@ -6,7 +6,6 @@ import { addressesInSandbox, knownAddresses } from '../lib/cni/interface.ts';
 import { definePlugin, requirePrevResult } from '../lib/cni/plugin.ts';
 import type { Dns, Result } from '../lib/cni/result.ts';
 import { array, type InferShape, integer, object, record, string, withDefault } from '../lib/cni/schema.ts';
-import { CniError, ErrorCode } from '../lib/errors.ts';
 import { allowQueries, checkQueries, withdrawQueries } from '../lib/firewall/queries.ts';
 import type { Queries } from '../lib/firewall/queries-backend.ts';
 import { Address } from '../lib/ip.ts';
@@ -98,13 +97,7 @@ export const plugin = definePlugin({
     // Lines that podman's plugin wrote name no container.
     const isStale = (one: HostRecord) =>
       one.owner === '' && addresses.some((address) => address.equals(one.address));
-    try {
-      await forget(call, (records) => exchange(records, ownerOf(call), { hosts: [], services: [] }, isStale));
-    } catch (error) {
-      // On a full disk, the pod has to go nevertheless. Its names go with GC, or with its address.
-      if (!(error instanceof CniError && error.code === ErrorCode.IOFailure)) throw error;
-      call.warn(error.message);
-    }
+    await forget(call, (records) => exchange(records, ownerOf(call), { hosts: [], services: [] }, isStale));
   },
 
   async check(call) {

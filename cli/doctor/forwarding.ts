@@ -54,15 +54,14 @@ function findingsOf(family: Family, context: Context): Finding[] {
 
 function disabled(path: readonly string[], message: string): Finding {
   const name = `net/${path.join('/')}`;
-  const deciding = [name, ...(aliases[name] ?? [])].map((one) => decidingFile(one));
-  const file = deciding.find((one) => one?.value === '0')?.file;
+  const deciding = decidingFile([name, ...(aliases[name] ?? [])]);
   return {
     severity: 'error',
     subject: name,
     message: `${message}: "${name}" is 0, and must be 1`,
     cause:
-      file !== undefined
-        ? `"${file}" sets it to 0 at each start and at each "sysctl --system"`
+      deciding?.value === '0'
+        ? `"${deciding.file}" sets it to 0 whenever such files are applied, as by "sysctl --system"`
         : 'A program or an operator has turned it off since the pods were attached; ADD turns it on',
     fix: `sysctl -w ${name}=1`,
     apply: () => writeSysctl(path, '1'),

@@ -17,14 +17,19 @@ interface Assignment {
 
 /**
  * The last line that sets a setting; one that names it goes before those that match it by wildcards.
- * @param name path below /proc/sys, such as "net/ipv4/ip_forward".
+ * @param names paths below /proc/sys, such as "net/ipv4/ip_forward"; several for a setting that has several.
  * @param root directory that has the files' directories, for tests.
  * @returns undefined when none does.
  */
-export function decidingFile(name: string, root = ''): { file: string; value: string } | undefined {
+export function decidingFile(
+  names: readonly string[],
+  root = '',
+): { file: string; value: string } | undefined {
   const all = filesOf(root).flatMap(assignmentsIn);
-  const named = all.findLast(({ key }) => key === name);
-  const found = named ?? all.findLast(({ key, value }) => value !== undefined && matches(key, name));
+  const named = all.findLast(({ key }) => names.includes(key));
+  const isLike = ({ key, value }: Assignment) =>
+    value !== undefined && names.some((name) => matches(key, name));
+  const found = named ?? all.findLast(isLike);
   return found?.value === undefined ? undefined : { file: found.file, value: found.value };
 }
 

@@ -31,7 +31,7 @@ export interface CallContext {
   readonly warn: (message: string) => void;
   /** How the call shares its process with others; undefined when it has one to itself. */
   readonly sharing?: Sharing | undefined;
-  /** What programs hold that ADD, DEL or a repair start. */
+  /** The lock that is held by programs which ADD or DEL starts. */
   readonly programLock?: ProgramLock | undefined;
   /** Aborted when the runtime gives up, in a process that outlives the call. */
   readonly signal?: AbortSignal | undefined;

@@ -25,6 +25,7 @@ export class ProgramLock implements Disposable {
   private readonly key: string;
   private fd: number | undefined;
   private isHeld = false;
+  private isOver = false;
 
   /**
    * @param plugin its name: a plugin that it runs in another process has a lock of its own.
@@ -36,10 +37,11 @@ export class ProgramLock implements Disposable {
 
   /**
    * Takes the lock for a program that is about to be started, if nobody holds it.
-   * @returns the descriptor that the program is to inherit; none if the file cannot be used, as a full disk
-   *   must keep nobody from cleaning up.
+   * @returns the descriptor that the program is to inherit; none once the call has ended, or if the file
+   *   cannot be used, as a full disk must keep nobody from cleaning up.
    */
   held(): readonly number[] {
+    if (this.isOver) return [];
     try {
       return this.take(constants.O_CREAT) ? [this.fd!] : [];
     } catch {
@@ -48,20 +50,21 @@ export class ProgramLock implements Disposable {
   }
 
   /**
-   * Waits until the programs that an earlier call started have ended.
-   * @param warn is told if that takes too long, or cannot be told.
+   * Waits until an earlier call has ended, and the programs that it started.
+   * @param warn is told when that takes too long, or when it cannot be found out.
    */
   async settle(warn: (message: string) => void): Promise<void> {
     try {
       for (const end = performance.now() + longestWait; !this.take(0); await sleep(pause))
         if (performance.now() > end) {
           warn(
-            `Going on, though a program that an earlier call started has not ended for ${longestWait / 1000} seconds. Find out with "fuser ${file}" which one hangs`,
+            `Going on, though an earlier call for this attachment, or a program that it started, has not ended for ${longestWait / 1000} seconds. ` +
+              `Find out which one hangs: "fuser --verbose ${file}" lists those that it may be`,
           );
           return;
         }
     } catch (error) {
-      // Without the file, no program has been started.
+      // Without the file, nobody holds the lock.
       if (errnoOf(error) !== 'ENOENT')
         warn(`Going on without the lock "${file}": ${(error as Error).message}`);
     }
@@ -81,6 +84,7 @@ export class ProgramLock implements Disposable {
   [Symbol.dispose](): void {
     if (this.fd !== undefined) closeSync(this.fd);
     this.fd = undefined;
+    this.isOver = true;
   }
 }
 

@@ -108,6 +108,7 @@ export class Claims {
       }
       // Whether DEL and GC must find the claims, as the firewall may let the addresses through.
       let mustStay = false;
+      let leaving: readonly Claim[] = taken;
       return {
         isNew: present.length === 0,
         settleAfter: async (allow) => {
@@ -123,13 +124,17 @@ export class Claims {
           this.tryDropAll(outdated);
         },
         takeBackBy: async (step) => {
-          using _ = await this.lock.takeIfPossible();
+          const lock = await this.lock.takeIfPossible();
           const isShared = listHere().some((claim) => claim.tag !== tag && this.isAlive(claim));
           mustStay ||= isShared;
+          // Whoever claims an address from now on waits, even if this process is killed.
+          if (!isShared) leaving = leaving.map((claim) => this.marks.mark(claim).claim);
+          lock?.close();
           if (!isShared) await step();
         },
         giveBack: () => {
-          if (!mustStay) giveBack();
+          if (mustStay) for (const claim of leaving) this.marks.unmark(claim);
+          else this.tryDropAll(leaving);
         },
       };
     } catch (error) {

@@ -51,7 +51,7 @@ export function spawn(
   const actions = new Uint8Array(new ArrayBuffer(fileActionsSize));
   libc('prepare a child', 'posix_spawn_file_actions_init', actions);
   // In ascending order, none is overwritten before it has been copied.
-  const others = fds.slice(3).sort((a, b) => a - b);
+  const others = [...new Set(fds.slice(3))].sort((a, b) => a - b);
   for (const [target, fd] of [...fds.slice(0, 3), ...others].entries())
     libc('prepare a child', 'posix_spawn_file_actions_adddup2', actions, fd, target);
   const signals = new DataView(new ArrayBuffer(attributes.size));

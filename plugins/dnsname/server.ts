@@ -4,10 +4,21 @@
  * server that has crashed runs again with the next verb.
  */
 
-import { existsSync, readFileSync, readlinkSync, rmSync, statSync } from 'node:fs';
+import {
+  closeSync,
+  constants,
+  existsSync,
+  ftruncateSync,
+  openSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { CniError, ErrorCode } from '../../lib/errors.ts';
-import { readRegularFile } from '../../lib/file.ts';
+import { fileError, readRegularFile } from '../../lib/file.ts';
 import { outermostLockMs } from '../../lib/firewall/xtables-lock.ts';
 import { acquireLock } from '../../lib/kernel/lock.ts';
 import { ProgramMissingError, type Programs } from '../../lib/kernel/programs.ts';
@@ -95,7 +106,15 @@ export class NameServer {
   }
 
   private write(file: string, text: string): void {
-    if (readStateFile(file) !== text) writeStateFile(file, text);
+    const before = readStateFile(file);
+    if (before === text) return;
+    try {
+      writeStateFile(file, text);
+    } catch (error) {
+      // A full disk must keep no pod from going: what is no longer than before needs no space.
+      if (before === undefined || Buffer.byteLength(text) > Buffer.byteLength(before)) throw error;
+      overwrite(file, text);
+    }
   }
 
   /** Whether the configuration is newer than the process, which writes its PID file after reading it. */
@@ -144,6 +163,21 @@ export class NameServer {
   private async remove(): Promise<void> {
     await this.end();
     rmSync(this.directory, { recursive: true, force: true });
+  }
+}
+
+/** Replaces the content of a regular file in place. @throws CniError that names the file. */
+function overwrite(file: string, text: string): void {
+  try {
+    const fd = openSync(file, constants.O_WRONLY | constants.O_NOFOLLOW);
+    try {
+      writeFileSync(fd, text);
+      ftruncateSync(fd, Buffer.byteLength(text));
+    } finally {
+      closeSync(fd);
+    }
+  } catch (error) {
+    throw fileError('write', file, error);
   }
 }
 

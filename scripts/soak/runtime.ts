@@ -196,6 +196,10 @@ export class Runtime {
     return addresses.some((address) => (this.spoiled.get(address) ?? 0) >= admittedAt);
   }
 
+  private spoil(addresses: readonly string[], until: number): void {
+    for (const one of addresses) this.spoiled.set(one, Math.max(until, this.spoiled.get(one) ?? 0));
+  }
+
   private remember(pod: Pod, result: PrintedResult): void {
     pod.addresses = addressesOf(result);
     writeRecord(pod, result);
@@ -229,8 +233,7 @@ export class Runtime {
       const contender = this.choose(pod, random, tries);
       const outcome = await this.call(pod, { plugin, config }, { command: 'DEL', contender, random, tries });
       if (plugin === 'firewall' && contender === 'reference')
-        for (const address of addressesOf(result))
-          this.spoiled.set(address, performance.now() + (outcome.isDisturbed ? orphansLive : 0));
+        this.spoil(addressesOf(result), performance.now() + (outcome.isDisturbed ? orphansLive : 0));
       if (!outcome.isDone) return false;
       pod.deletedBy.set(plugin, contender);
     }

@@ -61,7 +61,8 @@ const nameServer: Target = {
     plant(planted, what, outside, input.subarray(2));
     lutimesSync(planted, 0, 0);
     // With these, dnsmasq never starts.
-    const programs = { run: async () => ({ status: 1, stdout: '', stderr: 'no' }) } as unknown as Programs;
+    const run = async () => ({ status: 1, stdout: '', stderr: 'no' });
+    const programs = { run, holding: () => programs } as unknown as Programs;
     const server = () => new NameServer('n', programs, { domain: 'd', upstreams: [] });
     const host = { owner: 'c1/eth0', address: Address.parse('10.1.0.2'), names: ['web'] };
     const uses = [

@@ -93,13 +93,17 @@ test('an agent that nobody reads from goes on', async (t) => {
   t.teardown(() => void agent.kill());
   agent.stdout.destroy();
   agent.stderr.destroy();
-  await until('it listens', async () => existsSync(host.file('/run/cni/agent.sock')));
+  // The socket is there before it accepts connections.
+  await until('it listens', async () => (await host.tryRun([command, 'agent', 'status'])).exit === 0);
   // It warns of what makes no sense.
   const socket = connect(host.file('/run/cni/agent.sock'));
   socket.end('\0\0');
   await once(socket.resume(), 'close');
-  await attach(host, networkOf({ type: 'host-local', subnet: '10.35.0.0/24' }));
-  t.is((await statusOf(host)).calls.length, 1);
+  // The launcher gives an agent only some seconds, and a busy machine may be slower.
+  await until('it does a call', async () => {
+    await attach(host, networkOf({ type: 'host-local', subnet: '10.35.0.0/24' }));
+    return (await statusOf(host)).calls.length === 1;
+  });
   t.is(agent.exitCode, null);
 });
 

@@ -9,7 +9,7 @@ import test, { type ExecutionContext } from 'ava';
 import { Attachment, type AttachOptions, attach } from '../support/chain.ts';
 import { fakePrograms, firewallNet, withoutFirewall } from '../support/firewall.ts';
 import { type Host, makeHost, type Teardown } from '../support/host.ts';
-import { makeNamedHost, named, network as namedNetwork } from '../support/name-server.ts';
+import { makeNamedHost, named, network as namedNetwork, serverOf } from '../support/name-server.ts';
 import { dig, files, iptablesSave, until } from '../support/observe.ts';
 import { portNet } from '../support/portmap.ts';
 
@@ -162,7 +162,9 @@ test('a pod with a name can go when the disk is full', async (t) => {
   await host.run(['mount', '-o', 'remount,size=256k', '/run']);
   t.not((await host.tryRun(['dd', 'if=/dev/zero', 'of=/run/full', 'bs=4k'])).exit, 0);
   await web.del();
+  t.deepEqual(await dig(other.pod, '10.31.0.1', 'web.cluster.local'), []);
   rmSync(host.file('/run/full'));
   await other.check();
   await other.del();
+  t.is(serverOf(host), undefined);
 });

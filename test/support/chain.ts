@@ -112,7 +112,7 @@ export class Attachment {
   }
 
   /**
-   * ADD of the whole chain, after DEL once more when a plugin says "try again later", as runtimes do.
+   * ADD of the whole chain, after DEL once more when a server did not answer in time, as runtimes do.
    * @returns the final result. @throws Error when a plugin fails.
    */
   async add(options: AttachOptions = {}): Promise<PrintedResult> {

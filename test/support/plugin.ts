@@ -128,8 +128,12 @@ export function succeeded<O extends Output>(outcome: O): O {
   throw new Error(`${outcome.argv.at(-1)}: exit ${outcome.exit}\n${outcome.stdout}\n${outcome.stderr}`);
 }
 
+/** Servers that a machine may be too busy to have answer in time. A lock that is held too long is no such thing. */
+const remote = /etcd|Kubernetes API/;
+
 /**
- * Makes a call as runtimes do: again when it is told to try again later (code 11), up to five times in all.
+ * Makes a call as runtimes do: again when it is told to try again later (code 11), as a server does not
+ * answer, up to five times in all.
  * @param before what a runtime does before each further call.
  */
 export async function withPatience(
@@ -137,7 +141,8 @@ export async function withPatience(
   before: () => Promise<unknown> = async () => {},
 ): Promise<Outcome> {
   let outcome = await call();
-  for (let left = 4; left > 0 && outcome.error?.code === 11; left--) {
+  const isLater = ({ error }: Outcome) => error?.code === 11 && remote.test(error.msg);
+  for (let left = 4; left > 0 && isLater(outcome); left--) {
     await before();
     outcome = await call();
   }

@@ -24,8 +24,8 @@ const off = 'net.ipv4.ip_forward = 0\n';
 const on = 'net.ipv4.ip_forward = 1\n';
 
 /** The end of the file that decides, and the value it gives. */
-function decided(root: string, name = forward): string | undefined {
-  const found = decidingFile(name, root);
+function decided(root: string, name = forward, ...aliases: string[]): string | undefined {
+  const found = decidingFile([name, ...aliases], root);
   return found && `${found.file.slice(root.length)} ${found.value}`;
 }
 
@@ -63,4 +63,10 @@ test('wildcards set what no line names or keeps from them', (t) => {
   t.is(inFile(`net.ipv4.conf.br0.forwarding = 1\n${all}`), '1');
   t.is(inFile(`-net.ipv4.conf.br0.forwarding\n${all}`), undefined);
   t.is(inFile('net.ipv4.*.forwarding = 0'), undefined, 'one stands for one name');
+});
+
+test('of a setting with two names, the last line by either decides', (t) => {
+  const alias = 'net/ipv4/conf/all/forwarding';
+  const root = rootWith(t, { 'etc/sysctl.d/1.conf': `${alias} = 0\n`, 'etc/sysctl.d/2.conf': on });
+  t.is(decided(root, forward, alias), '/etc/sysctl.d/2.conf 1');
 });
