@@ -130,7 +130,13 @@ export class Claims {
           // Whoever claims an address from now on waits, even if this process is killed.
           if (!isShared) leaving = leaving.map((claim) => this.marks.mark(claim).claim);
           lock?.close();
-          if (!isShared) await step();
+          if (isShared) return;
+          try {
+            await step();
+          } catch (error) {
+            mustStay = true;
+            throw error;
+          }
         },
         giveBack: () => {
           if (mustStay) for (const claim of leaving) this.marks.unmark(claim);
