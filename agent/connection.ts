@@ -76,8 +76,8 @@ async function serveCall(
   socket.write(accepted);
   const stdin = await changes.wait(() => incoming.takeInput());
   if (stdin === undefined) {
-    // Nothing was done: the launcher got no answer to its offer in time, or its input comes too
-    // late, and it runs the executable.
+    // Nothing was done: the launcher got no answer to its offer in time, or its input comes too late, and it
+    // runs the executable.
     server.statistics.refused++;
     return;
   }

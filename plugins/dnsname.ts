@@ -70,24 +70,20 @@ export const plugin = definePlugin({
     const own = { hosts: hostRecords(named, domainName), services: serviceRecords(named, domainName) };
     const owner = ownerOf(call);
     let kept: OwnRecords = { hosts: [], services: [] };
+    const takeBack = (now: Records) => exchange(now, owner, kept);
     await server.update((before) => {
       kept = {
         hosts: before.hosts.filter((one) => one.owner === owner),
         services: before.services.filter((one) => one.owner === owner),
       };
-      call.undo('take back the names', () => server.update((now) => exchange(now, owner, kept)));
+      call.undo('take back the names', () => server.update(takeBack));
       // Whoever had one of these addresses before is gone.
       const isStale = ({ address }: HostRecord) => named.addresses.some((one) => one.equals(address));
       return { ...exchange(before, owner, own, isStale), servers: union(before.servers, servers) };
     });
+    // The rules are the network's, and others may need them by then.
     await allowQueries(call.programs, queries, () =>
-      call.undo('take back the rules for look-ups', () =>
-        server.update(async (now, programs) => {
-          // The rules are the network's, and others may need them by now.
-          if (exchange(now, owner, kept).hosts.length === 0) await withdrawQueries(programs, call.network);
-          return now;
-        }),
-      ),
+      call.undo('take back the rules for look-ups', () => forget(call, takeBack)),
     );
     return { ...result, dns: pointedAt(result.dns, servers, domainName) };
   },

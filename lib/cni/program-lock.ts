@@ -6,11 +6,11 @@
  * F_OFD_SETLK(2const).
  */
 
-import { closeSync, constants, fstatSync, openSync } from 'node:fs';
+import { closeSync, constants } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { makeDirectory } from '../directory.ts';
 import { errnoOf } from '../file.ts';
-import { tryLockByte } from '../kernel/lock.ts';
+import { openRegular, tryLockByte } from '../kernel/lock.ts';
 
 const directory = '/run/cni';
 const file = `${directory}/programs.lock`;
@@ -43,6 +43,7 @@ export class ProgramLock implements Disposable {
   held(): readonly number[] {
     if (this.isOver) return [];
     try {
+      if (this.fd === undefined) makeDirectory(directory, 0o700);
       return this.take(constants.O_CREAT) ? [this.fd!] : [];
     } catch {
       return [];
@@ -76,7 +77,7 @@ export class ProgramLock implements Disposable {
    * @throws the error of open(2) or fcntl(2).
    */
   private take(create: number): boolean {
-    this.fd ??= open(create);
+    this.fd ??= openRegular(file, constants.O_RDWR | create, 0o600);
     this.isHeld ||= tryLockByte(this.fd, file, this.key);
     return this.isHeld;
   }
@@ -86,13 +87,4 @@ export class ProgramLock implements Disposable {
     this.fd = undefined;
     this.isOver = true;
   }
-}
-
-function open(create: number): number {
-  if (create) makeDirectory(directory, 0o700);
-  const { O_RDWR, O_NOFOLLOW, O_NONBLOCK } = constants;
-  const fd = openSync(file, O_RDWR | O_NOFOLLOW | O_NONBLOCK | create, 0o600);
-  if (fstatSync(fd).isFile()) return fd;
-  closeSync(fd);
-  throw new Error('It is not a regular file. Remove it');
 }

@@ -85,12 +85,9 @@ export class Claims {
   ): Promise<TakenClaims> {
     const tag = attachmentTag(attachment);
     const taken: Claim[] = [];
-    const giveBack = () => this.tryDropAll(taken);
     try {
       using _ = await this.lock.takeUndisturbed(() => this.isBeingReleased(addresses));
-      const listHere = () =>
-        this.list().filter(({ address }) => addresses.some((one) => one.equals(address)));
-      const present = listHere();
+      const present = this.listOf(addresses);
       const network = networkTag(attachment.network);
       const outdated = present.filter(
         (claim) => (claim.tag !== tag || claim.isLeaving) && claim.tag.startsWith(network),
@@ -103,7 +100,7 @@ export class Claims {
         // What was told for those that had it before may still be in effect.
         const before = [...(own ? [own] : []), ...outdated.filter((one) => one.address.equals(address))];
         const told = before.reduce((now, one) => union(this.read(one), now), details);
-        this.write(claim.file, formatDetails(attachment, told));
+        writeStateFile(`${this.directory}/${claim.file}`, formatDetails(attachment, told));
         if (!own) taken.push(claim);
       }
       // Whether DEL and GC must find the claims, as the firewall may let the addresses through.
@@ -125,7 +122,7 @@ export class Claims {
         },
         takeBackBy: async (step) => {
           const lock = await this.lock.takeIfPossible();
-          const isShared = listHere().some((claim) => claim.tag !== tag && this.isAlive(claim));
+          const isShared = this.listOf(addresses).some((claim) => claim.tag !== tag && this.isAlive(claim));
           mustStay ||= isShared;
           // Whoever claims an address from now on waits, even if this process is killed.
           if (!isShared) leaving = leaving.map((claim) => this.marks.mark(claim).claim);
@@ -144,7 +141,7 @@ export class Claims {
         },
       };
     } catch (error) {
-      giveBack();
+      this.tryDropAll(taken);
       if (error instanceof CniError) throw error;
       throw new CniError(
         ErrorCode.IOFailure,
@@ -252,9 +249,11 @@ export class Claims {
   }
 
   private isBeingReleased(addresses: readonly Address[]): boolean {
-    return this.list().some(
-      (claim) => addresses.some((one) => one.equals(claim.address)) && this.marks.isBeingReleased(claim),
-    );
+    return this.listOf(addresses).some((claim) => this.marks.isBeingReleased(claim));
+  }
+
+  private listOf(addresses: readonly Address[]): Claim[] {
+    return this.list().filter(({ address }) => addresses.some((one) => one.equals(address)));
   }
 
   private list(): Claim[] {
@@ -269,10 +268,6 @@ export class Claims {
       return [];
     }
     return names.flatMap((name) => parseName(name) ?? []);
-  }
-
-  private write(file: string, text: string): void {
-    writeStateFile(`${this.directory}/${file}`, text);
   }
 
   private dropAll(claims: readonly Claim[]): void {

@@ -9,7 +9,7 @@ import { areConfirmed, rememberConfirmed } from './confirmed-rules.ts';
 import { ensureRules, missingRules, undoChange } from './ensure.ts';
 import { type ForwardBackend, type ForwardRequest, familiesOf } from './forward.ts';
 import { forFamilies, forInstalledFamilies, requireUsable, tryCommit } from './iptables.ts';
-import { ensureIsolation, isIsolated, isolationRules } from './isolation-iptables.ts';
+import { ensureIsolation, isIsolated, isolationRules, stageOne, stageTwo } from './isolation-iptables.ts';
 import { removeRules } from './removal.ts';
 import { commentWords, option, type Rule, renderRule, type SharedRule, targetOf } from './rules.ts';
 
@@ -22,8 +22,8 @@ export const reservedChains: readonly string[] = [
   'FORWARD',
   'OUTPUT',
   forwardChain,
-  'CNI-ISOLATION-STAGE-1',
-  'CNI-ISOLATION-STAGE-2',
+  stageOne,
+  stageTwo,
 ];
 
 /** @param adminChain chain with rules of the operator, which come first. */

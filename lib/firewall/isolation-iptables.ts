@@ -11,8 +11,8 @@ import { listOrAsk } from './listing.ts';
 import { commentWords, isSameRule, option, type Rule, renderRule, type SharedRule } from './rules.ts';
 
 const table = 'filter';
-const stageOne = 'CNI-ISOLATION-STAGE-1';
-const stageTwo = 'CNI-ISOLATION-STAGE-2';
+export const stageOne = 'CNI-ISOLATION-STAGE-1';
+export const stageTwo = 'CNI-ISOLATION-STAGE-2';
 const commentStart = 'CNI firewall plugin rules (ingressPolicy: ';
 /** Comment on rules that bridges of both policies share. */
 const sharedComment = `${commentStart}same-bridge|isolated)`;

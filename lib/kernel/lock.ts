@@ -113,14 +113,22 @@ export async function lockDescriptor(fd: number, file: string, timeoutMs = longe
 function openLockFile(file: string, mode: number): FileLock {
   try {
     makeDirectory(dirname(file), 0o700);
-    const { O_CREAT, O_RDONLY, O_NOFOLLOW, O_NONBLOCK } = constants;
-    const lock = new FileLock(openSync(file, O_CREAT | O_RDONLY | O_NOFOLLOW | O_NONBLOCK, mode));
-    if (fstatSync(lock.fd).isFile()) return lock;
-    lock.close();
-    throw new Error('It is not a regular file. Remove it');
+    return new FileLock(openRegular(file, constants.O_CREAT | constants.O_RDONLY, mode));
   } catch (error) {
     throw fileError('lock', file, error);
   }
+}
+
+/**
+ * Opens a file to be locked; a symbolic link or FIFO is refused.
+ * @param flags of open(2). @param mode of the file if it is created.
+ * @returns its descriptor. @throws the error of open(2), or an Error when it is not a regular file.
+ */
+export function openRegular(file: string, flags: number, mode: number): number {
+  const fd = openSync(file, flags | constants.O_NOFOLLOW | constants.O_NONBLOCK, mode);
+  if (fstatSync(fd).isFile()) return fd;
+  closeSync(fd);
+  throw new Error('It is not a regular file. Remove it');
 }
 
 /**

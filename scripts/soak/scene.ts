@@ -18,9 +18,9 @@ export async function sceneOf({ name, hostPort }: Pod, address: string): Promise
   const tells = new RegExp(
     `(?<![0-9a-f.:])${address.replaceAll('.', String.raw`\.`)}(?![0-9a-f.:])|\\b${hostPort}\\b`,
   );
-  const found = await Promise.all(searched.map(async (line) => print(line, (text) => tells.test(text))));
+  const found = await Promise.all(searched.map((line) => print(line, (text) => tells.test(text))));
   const all = ['ls /run/cni/firewall', ...['addr', 'route', 'neigh'].map((what) => `ip -n ${name} ${what}`)];
-  return [...found, ...(await Promise.all(all.map(async (line) => print(line, Boolean))))].join('\n');
+  return [...found, ...(await Promise.all(all.map((line) => print(line, Boolean))))].join('\n');
 }
 
 async function print(line: string, isShown: (text: string) => boolean): Promise<string> {

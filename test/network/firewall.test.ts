@@ -13,7 +13,7 @@ import test from 'ava';
 import { Attachment, attach, type Conflist, runNetworkVerb, sample } from '../support/chain.ts';
 import { fakePrograms, firewallAlone, firewallNet, withoutFirewall } from '../support/firewall.ts';
 import { type Host, makeHost } from '../support/host.ts';
-import { ask, files, iptablesSave, ping, reach, serve, snapshot, until } from '../support/observe.ts';
+import { ask, files, iptablesSave, ping, reach, serve, snapshot } from '../support/observe.ts';
 import { addEnvironment, runPlugin, suites } from '../support/plugin.ts';
 
 const net = (keys: object = {}, ...where: [bridge?: string, subnet?: string]) =>
@@ -283,29 +283,6 @@ test('an address that another network gives away while it is released keeps its 
   await other.del();
   t.deepEqual(await accepting(host), []);
   t.deepEqual(claims(host), {});
-});
-
-test('what a DEL that was killed has started does not take the rules of the next owner', async (t) => {
-  const host = await makeHost(t, { mayHaveAgent: false });
-  const one = await attach(host, withoutFirewall(net()));
-  const prevResult = { ...one.result!, ips: one.result!.ips!.slice(0, 1) };
-  // No IPAM plugin knows of this network, so that nothing but the firewall's notes tells who has the address.
-  const network = { ...firewallOf(one).network, name: 'elsewhere' };
-  const former = new Attachment(host, await host.addPod(), network);
-  former.result = prevResult;
-  const waiting = 'until [ -e /run/go ]; do sleep 0.05; done';
-  const orphan = `kill -9 $PPID; ${waiting}; /usr/sbin/iptables-restore "$@"; touch /run/ended`;
-  const env = await fakePrograms(host, orphan, ['iptables'], ['-restore']);
-  t.not((await former.tryDel({ env })).exit, 0);
-  const next = new Attachment(host, one.pod, network);
-  const adding = next.tryAdd({}, prevResult);
-  await sleep(1000);
-  writeFileSync(host.file('/run/go'), '');
-  t.is((await adding).exit, 0);
-  await until('it has ended', () => existsSync(host.file('/run/ended')));
-  t.is((await accepting(host)).length, 2);
-  await next.del();
-  t.deepEqual([await accepting(host), claims(host)], [[], {}]);
 });
 
 test('a note that a DEL of the reference plugin left does not keep the rules of the next owner', async (t) => {

@@ -68,7 +68,7 @@ async function scene(t: Teardown) {
   const first = on('first');
   await add(first);
   await first.del();
-  return { host, pod: one.pod, add, on };
+  return { host, pod: one.pod, prevResult, add, on };
 }
 
 test('DEL waits for what an ADD that was killed has started', async (t) => {
@@ -88,6 +88,22 @@ test('DEL waits for what a DEL that was killed has started, and the next owner k
   const next = on('one', pod);
   t.is(await add(next), 0);
   t.is((await accepting(host)).length, 2);
+});
+
+test('what a DEL that was killed has started does not take the rules of the next owner', async (t) => {
+  const { host, pod, prevResult, add, on } = await scene(t);
+  const former = on('one', await host.addPod());
+  former.result = prevResult;
+  t.not((await former.tryDel({ env: await orphan(host) })).exit, 0);
+  const next = on('one', pod);
+  const adding = add(next);
+  await sleep(1000);
+  writeFileSync(host.file('/run/go'), '');
+  t.is(await adding, 0);
+  await isThere(host, '/run/ended');
+  t.is((await accepting(host)).length, 2);
+  await next.del();
+  t.deepEqual([await accepting(host), claims(host)], [[], {}]);
 });
 
 test('a published port is free again after an ADD that was killed, whatever that has started', async (t) => {

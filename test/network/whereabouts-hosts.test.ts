@@ -44,15 +44,6 @@ async function seed(etcd: Etcd, node: string, id: string, address: number, host?
   await etcd.put(key, JSON.stringify({ owner }));
 }
 
-/** Makes all hosts count as gone, as after five minutes without a call. */
-async function forgetPresence(etcd: Etcd): Promise<void> {
-  await until('nobody has a lease', async () => {
-    const { leases = [] } = (await etcd.ask('/v3/lease/leases', {})) as { leases?: { ID: string }[] };
-    for (const { ID } of leases) await etcd.ask('/v3/lease/revoke', { ID });
-    return leases.length === 0;
-  });
-}
-
 /** An operator's host whose network "vlan7" is that of a cluster. */
 async function operatorOf(t: Teardown) {
   const operator = await makeOperator(t, []);
@@ -101,7 +92,7 @@ test('two hosts of one name keep their pods apart; what one that is gone had is 
     t.is(refused.exit, 1);
     t.regex(refused.said, said);
   }
-  await forgetPresence(cluster.etcd);
+  await cluster.etcd.forgetPresence();
   await cluster.run('STATUS', '');
   // The host that is gone has left nothing on the other network.
   const plugins = [{ type: 'macvlan', master: 'lo', ipam: { type: 'whereabouts', ...cluster.ipam } }];
@@ -112,7 +103,7 @@ test('two hosts of one name keep their pods apart; what one that is gone had is 
   t.notRegex(removed.said, /is this one/);
   t.is(removed.exit, 0);
   t.deepEqual(await owners(), ['on-a']);
-  await forgetPresence(cluster.etcd);
+  await cluster.etcd.forgetPresence();
   await cluster.add('new-b', second);
   await cluster.add('new-8', { ...second, conf: { name: 'vlan8' } });
   await cluster.del('on-8', { conf: { name: 'vlan8' } });
@@ -178,7 +169,7 @@ test('what hosts have written that told no host is kept while any of that name l
   await cluster.etcd.ask('/v3/kv/deleterange', { key });
   t.regex((await gc('node-1', 'node-9')).said, /Node "node-1" lives/);
   t.deepEqual(await owners(), ['before']);
-  await forgetPresence(cluster.etcd);
+  await cluster.etcd.forgetPresence();
   const before = await gc('node-1', 'node-9');
   t.regex(before.said, /^Removed before eth0: 10\.70\.0\.250$/m);
   t.is(before.exit, 0);
@@ -279,7 +270,7 @@ test('gc --node with a former name of the host keeps its living pods', async (t)
     capabilityArgs: {},
     result: { ...result },
   });
-  await forgetPresence(cluster.etcd);
+  await cluster.etcd.forgetPresence();
   for (const more of [['--dry-run'], []]) {
     const { exit, said } = await gc('worker', 'worker.example', ...more);
     t.is(exit, 0, said);

@@ -55,14 +55,6 @@ test('what a node that is gone had is collected; a node that is only cut off is 
     });
     return { exit, said: stdout + stderr };
   };
-  /** Has the effect of five minutes without a call. */
-  const forgetPresence = async () => {
-    await until('nobody has a lease', async () => {
-      const { leases = [] } = (await etcd.ask('/v3/lease/leases', {})) as { leases?: { ID: string }[] };
-      for (const { ID } of leases) await etcd.ask('/v3/lease/revoke', { ID });
-      return leases.length === 0;
-    });
-  };
   const owners = async () =>
     Object.keys(await etcd.all('/cni/addresses/of/')).map((key) => key.split('/').slice(4, 7).join(' '));
 
@@ -96,7 +88,7 @@ test('what a node that is gone had is collected; a node that is only cut off is 
   // The machine of node-2 is gone.
   await etcd.kill(1);
   await nodes[1]!.cutOff();
-  await forgetPresence();
+  await etcd.forgetPresence();
   t.is((await onNodes[2]!.run('STATUS', '', { node: 'node-3' })).exit, 0);
   t.regex((await gc('--node', 'node-3')).said, /"node-3" lives/);
   const dry = await gc('vlan7', '--node', 'node-2', '--dry-run');
@@ -123,7 +115,7 @@ test('what a node that is gone had is collected; a node that is only cut off is 
   await nodes[1]!.join();
   await etcd.startMember(1);
   await until('two members are enough', async () => (await onNodes[0]!.run('STATUS', '')).exit === 0);
-  await forgetPresence();
+  await etcd.forgetPresence();
   t.regex((await gc('--node', 'node-3')).said, /Removed far eth0/);
   await until('the last address is free', async () => {
     const { exit } = await onNodes[0]!.run('ADD', 'e', { node: 'node-1' });
