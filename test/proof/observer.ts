@@ -16,7 +16,7 @@ const directories = ['/run/cni', '/run/containers', '/run/flannel', '/var/lib/cn
  * temporary files.
  */
 const passing =
-  /^\/run\/cni\/(?:iptables\.lock|(?:agent|dhcp)\.sock(?:\.lock|\.aside)?|iptables\/.*(?<!\.tmp))$|\/last_reserved_ip\.[^/]*$/;
+  /^\/run\/cni\/(?:(?:iptables|programs)\.lock|(?:agent|dhcp)\.sock(?:\.lock|\.aside)?|iptables\/.*(?<!\.tmp))$|\/last_reserved_ip\.[^/]*$/;
 
 /** Keys in the output of `ip` whose values change by themselves, or follow from others. */
 const changing = [

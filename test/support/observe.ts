@@ -209,8 +209,10 @@ export async function askAll(
  * take the first picture after one ADD and DEL.
  */
 export async function snapshot(host: Host): Promise<Record<string, unknown>> {
-  // These locks appear once two calls have wanted to change rules at the same time, or a daemon has run.
-  const locks = ['iptables.lock', 'agent.sock.lock', 'dhcp.sock.lock'].map((name) => `/run/cni/${name}`);
+  // These locks appear once two calls have wanted to change rules at the same time, a call has started a
+  // program, or a daemon has run.
+  const names = ['iptables.lock', 'programs.lock', 'agent.sock.lock', 'dhcp.sock.lock'];
+  const locks = names.map((name) => `/run/cni/${name}`);
   const runtimeFiles = Object.entries(files(host, '/run/cni')).filter(([path]) => !locks.includes(path));
   return {
     ...(await networkSnapshot(host)),
