@@ -6,20 +6,22 @@
 import type { AttachmentId } from '../attachment.ts';
 import { type Family, families } from '../ip.ts';
 import { ProgramMissingError, type Programs } from '../kernel/programs.ts';
-import type { Attribute } from '../netlink/message.ts';
+import type { Attribute, Request } from '../netlink/message.ts';
 import { copyExpression } from '../netlink/nftables/expressions.ts';
-import { addChain, addTable, deleteChain } from '../netlink/nftables/objects.ts';
+import { addChain, addTable, deleteChain, hasChain, listChains } from '../netlink/nftables/objects.ts';
 import { flushChain, listRules } from '../netlink/nftables/rules.ts';
-import { hashName } from './names.ts';
+import type { NftTable } from '../netlink/nftables/wire.ts';
+import type { NetlinkSocket } from '../netlink/socket.ts';
+import { attachmentTag, networkTag } from './names.ts';
 import { changeNftables, withNftables } from './nftables.ts';
 import type { PortMapOptions } from './portmap-backend.ts';
-import { identityOf, tableComment, tables } from './portmap-nft-rules.ts';
+import { tableComment, tables } from './portmap-nft-rules.ts';
 
 /** What a packet must meet, for each family. */
 export type Conditions = Readonly<Record<Family, readonly Attribute[]>>;
 
-/** Length of the name of a chain, in characters. */
-const nameLength = 31;
+/** What the names of these chains start with. */
+const prefix = 'conditions-';
 /** Expressions that the rule has after the conditions: "fib daddr type local return". */
 const behind = ['fib', 'cmp', 'immediate'];
 
@@ -52,7 +54,7 @@ async function readFamily(
       `"conditionsV${family}" holds ";", "{", "}" or a line break. Write one match of nft there, word by word`,
     );
   const table = tables[family];
-  const chain = hashName(nameLength, 'conditions-', identityOf(attachment));
+  const chain = chainOf(attachment);
   changeNftables(() => [addTable(table, tableComment), addChain(table, chain), flushChain(table, chain)]);
   try {
     const rule = `${table.family} ${table.name} ${chain} ${words.join(' ')} fib daddr type local return`;
@@ -75,6 +77,36 @@ async function readFamily(
       );
     return own.map(copyExpression);
   } finally {
-    changeNftables(() => [flushChain(table, chain), deleteChain(table, chain)]);
+    changeNftables(() => removal(table, chain));
   }
+}
+
+/** The requests that remove what a killed ADD of an attachment had nft read. @throws NetlinkError */
+export function removeConditions(socket: NetlinkSocket, attachment: AttachmentId): Request[] {
+  const chain = chainOf(attachment);
+  return Object.values(tables)
+    .filter((table) => hasChain(socket, table, chain))
+    .flatMap((table) => removal(table, chain));
+}
+
+/** As {@link removeConditions}, for all attachments to a network but those that are valid. */
+export function collectConditions(
+  socket: NetlinkSocket,
+  network: string,
+  valid: readonly AttachmentId[],
+): Request[] {
+  const keep = new Set(valid.map(chainOf));
+  return Object.values(tables).flatMap((table) =>
+    listChains(socket, table)
+      .filter((chain) => chain.startsWith(`${prefix}${networkTag(network)}-`) && !keep.has(chain))
+      .flatMap((chain) => removal(table, chain)),
+  );
+}
+
+function chainOf(attachment: AttachmentId): string {
+  return prefix + attachmentTag(attachment);
+}
+
+function removal(table: NftTable, chain: string): Request[] {
+  return [flushChain(table, chain), deleteChain(table, chain)];
 }

@@ -2,6 +2,7 @@
 
 import { type Family, families } from '../ip.ts';
 import type { Programs } from '../kernel/programs.ts';
+import type { Request } from '../netlink/message.ts';
 import { addAgain, type NftRule } from '../netlink/nftables/rules.ts';
 import type { NetlinkSocket } from '../netlink/socket.ts';
 import { changeNftables, requireNftables, withNftables } from './nftables.ts';
@@ -14,7 +15,7 @@ import {
   type PortMapRequest,
   takenError,
 } from './portmap-backend.ts';
-import { readConditions } from './portmap-nft-conditions.ts';
+import { collectConditions, readConditions, removeConditions } from './portmap-nft-conditions.ts';
 import { type ReadMapping, readMapping } from './portmap-nft-mapping.ts';
 import { missingMappings } from './portmap-nft-missing.ts';
 import {
@@ -97,7 +98,10 @@ export const nftablesPortMap = (programs: Programs): PortMapBackend => ({
 
   async del(attachment, _neighbours, hints) {
     const containers = hints?.containers.map(({ address }) => address);
-    return removeWhere((rule) => isOf(attachment, rule, containers));
+    return removeWhere(
+      (rule) => isOf(attachment, rule, containers),
+      (socket) => removeConditions(socket, attachment),
+    );
   },
 
   async missing({ attachment, containers, mappings, options }) {
@@ -110,7 +114,10 @@ export const nftablesPortMap = (programs: Programs): PortMapBackend => ({
   // The reference plugin's rules bear only the container ID, so that their network cannot be told.
   async gc(network, valid) {
     const keep = new Set(valid.map(identityOf));
-    return removeWhere((rule) => isOfNetwork(network, rule.owner) && !keep.has(identity(rule)));
+    return removeWhere(
+      (rule) => isOfNetwork(network, rule.owner) && !keep.has(identity(rule)),
+      (socket) => collectConditions(socket, network, valid),
+    );
   },
 
   async probe() {
@@ -118,13 +125,20 @@ export const nftablesPortMap = (programs: Programs): PortMapBackend => ({
   },
 });
 
-/** Removes rules of both families. @returns the ports that they mapped. */
-function removeWhere(isStale: (rule: NftRule) => boolean): MappedPort[] {
+/**
+ * Removes rules of both families.
+ * @param besides what else is to be removed.
+ * @returns the ports that the rules mapped.
+ */
+function removeWhere(
+  isStale: (rule: NftRule) => boolean,
+  besides: (socket: NetlinkSocket) => Request[],
+): MappedPort[] {
   let ports: MappedPort[] = [];
   changeNftables((socket) => {
     const found = families.map((family) => removeMappings(socket, family, isStale));
     ports = found.flatMap((one) => one.ports);
-    return found.flatMap(({ requests }) => requests);
+    return [...found.flatMap(({ requests }) => requests), ...besides(socket)];
   });
   return ports;
 }

@@ -344,6 +344,34 @@ test('nftables: a network keeps its conditions to itself, and nobody takes them 
   t.notRegex(await portTable(host), /dport|conditions|192\.0\.2/);
 });
 
+test('nftables: what an ADD that was killed had nft read goes with DEL and GC, that of a living one stays', async (t) => {
+  const host = await makeHost(t, { mayHaveAgent: false });
+  const chains = async () => (await host.run(['nft', 'list', 'chains', 'ip'])).match(/conditions-\S+/g) ?? [];
+  const killed = async (script: string) => {
+    const env = await fakePrograms(host, `${script}; kill -9 $PPID`, ['nft'], ['']);
+    const one = new Attachment(host, await host.addPod(), closed(), ports([8080, 80]));
+    t.is((await one.tryAdd({ env })).exit, 'SIGKILL');
+    return one;
+  };
+  for (const script of [':', '/usr/sbin/nft "$@"']) {
+    const before = await killed(script);
+    t.is((await chains()).length, 1);
+    await before.del();
+    t.deepEqual(await chains(), []);
+  }
+  const [stale, valid] = [await killed(':'), await killed(':')];
+  t.is((await chains()).length, 2);
+  const gc = (network: Conflist) =>
+    runNetworkVerb(host, network, 'GC', { valid: [{ containerID: valid.pod.containerId, ifname: 'eth0' }] });
+  await gc(otherNet());
+  t.is((await chains()).length, 2);
+  await gc(closed());
+  t.is((await chains()).length, 1);
+  await stale.del();
+  await valid.del();
+  t.deepEqual(await chains(), []);
+});
+
 test('nftables: conditions that the reference plugin has for all networks stay while its ports need them', async (t) => {
   const host = await makeHost(t);
   const outside = await outsideOf(host);

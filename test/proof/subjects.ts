@@ -117,7 +117,12 @@ export const subjects: Readonly<Record<string, Subject>> = {
         macspoofchk: true,
         ipam: hostLocal,
       },
-      { type: 'portmap', backend: 'nftables', capabilities: { portMappings: true } },
+      {
+        type: 'portmap',
+        backend: 'nftables',
+        conditionsV4: ['ip', 'saddr', '!=', '203.0.113.0/24'],
+        capabilities: { portMappings: true },
+      },
       { type: 'firewall', backend: 'nftables', ingressPolicy: 'isolated' },
     ),
     async prepare(host) {

@@ -97,6 +97,15 @@ export interface NftBaseChain extends NftHook {
   readonly drops: boolean;
 }
 
+/** The names of a table's chains; none when there is no such table. @throws NetlinkError */
+export function listChains(socket: NetlinkSocket, { family, name }: NftTable): string[] {
+  const dump = request('list nftables chains', Message.GetChain, 0, family, []);
+  return dumpIfPresent(socket, dump).flatMap(({ payload }) => {
+    const attributes = new Attributes(payload.subarray(4));
+    return attributes.string(Chain.Table) === name ? (attributes.string(Chain.Name) ?? []) : [];
+  });
+}
+
 /** The base chains of a family; none when the kernel has no nf_tables. @throws NetlinkError */
 export function listBaseChains(socket: NetlinkSocket, family: NftFamily): NftBaseChain[] {
   const dump = request('list nftables chains', Message.GetChain, 0, family, []);
