@@ -1,5 +1,6 @@
 /** Where the command finds networks, plugins and the results of ADD, and how plugins are run. */
 
+import { dirname } from 'node:path';
 import { readEnvironment } from '../launcher/launch.ts';
 import { runtimeNetworks } from '../lib/networks/directories.ts';
 import { describeError } from './errors.ts';
@@ -10,7 +11,8 @@ import { note, paintError, warn } from './terminal.ts';
 /** The environment variables that `--help` explains, and their defaults. */
 export const environmentHelp = `Environment, as with cnitool:
   NETCONFPATH  directory of the network configurations (/etc/cni/net.d)
-  CNI_PATH     directories of the plugins, separated by ":" (/opt/cni/bin)
+  CNI_PATH     directories of the plugins, separated by ":" (/opt/cni/bin; /usr/lib/cni
+               for the Debian package's own command)
   CNI_IFNAME   name of the interface in the container (eth0)
   CNI_ARGS     arguments for the plugins, such as "IgnoreUnknown=1;IP=10.1.0.9"
   CAP_ARGS     capability arguments as JSON, such as
@@ -26,7 +28,14 @@ export function configDir(): string {
 
 /** Directories of the plugins. */
 export function pluginPath(): string[] {
-  return (process.env.CNI_PATH || '/opt/cni/bin').split(':').filter((directory) => directory !== '');
+  return (process.env.CNI_PATH || usualPath()).split(':').filter((directory) => directory !== '');
+}
+
+/** Where runtimes look for plugins unless told otherwise: Debian's look where its packages put them. */
+function usualPath(): string {
+  const debian = '/usr/lib/cni';
+  // What the kernel started is the loader, in the private directory beside the plugins.
+  return dirname(dirname(process.execPath)) === debian ? debian : '/opt/cni/bin';
 }
 
 /** Directory above the result cache. The variable is not for operators, but lets tests use their own. */

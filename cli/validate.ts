@@ -41,7 +41,7 @@ export function validate(suite: Suite): Subcommand<ValidateArguments> {
           array: true,
           // One at a time, so that files may follow.
           nargs: 1,
-          describe: 'Where plugins must be installed; CNI_PATH or /opt/cni/bin without it',
+          describe: 'Where plugins must be installed; without it, CNI_PATH or where runtimes look',
         })
         .option('strict', { type: 'boolean', default: false, describe: 'Fail on warnings too' })
         .option('host', {

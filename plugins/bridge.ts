@@ -11,9 +11,9 @@ import type { Result } from '../lib/cni/result.ts';
 import { runAll } from '../lib/cni/steps.ts';
 import { Prefix } from '../lib/ip.ts';
 import { ensureBridge, refuseOtherKind, retryIfGone } from '../lib/kernel/bridge.ts';
-import { bridgePortSettings } from '../lib/kernel/bridge-port.ts';
+import { bridgePortSettings, waitUntilUp } from '../lib/kernel/bridge-port.ts';
 import { checkVlanInterface, checkVlans, resolveTrunk } from '../lib/kernel/bridge-vlan.ts';
-import { getLink, type Link, requireLink, setLink, waitUntilUp } from '../lib/kernel/link.ts';
+import { getLink, type Link, requireLink, setLink } from '../lib/kernel/link.ts';
 import { createVethPair, type VethPair } from '../lib/kernel/veth.ts';
 import {
   type BridgeCall,

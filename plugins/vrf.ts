@@ -8,7 +8,7 @@ import { definePlugin, requirePrevResult } from '../lib/cni/plugin.ts';
 import { type InferShape, integer, required, string } from '../lib/cni/schema.ts';
 import { AddressFlag, addAddress, type InterfaceAddress, listAddresses } from '../lib/kernel/address.ts';
 import { NetlinkGroup, waitForEvent } from '../lib/kernel/events.ts';
-import { deleteLink, getLink, type Link, requireLink, setLink } from '../lib/kernel/link.ts';
+import { deleteLink, getLink, type Link, listPorts, requireLink, setLink } from '../lib/kernel/link.ts';
 import { vrfTable } from '../lib/kernel/link-kinds.ts';
 import {
   copyRoute,
@@ -20,7 +20,7 @@ import {
 } from '../lib/kernel/route.ts';
 import type { RouteSocket } from '../lib/kernel/route-socket.ts';
 import { lockSandbox, type Sandbox } from '../lib/kernel/sandbox.ts';
-import { createVrf, vrfMembers } from '../lib/kernel/vrf.ts';
+import { createVrf } from '../lib/kernel/vrf.ts';
 import { isKernelError } from '../lib/netlink/libc.ts';
 
 /** How long IPv6 addresses may take to become usable. */
@@ -167,7 +167,7 @@ function checkVrf(vrf: Link, wanted = 0): void {
 }
 
 function deleteIfEmpty(socket: RouteSocket, vrf: Link): void {
-  if (vrfMembers(socket, vrf).length > 0) return;
+  if (listPorts(socket, vrf.index).length > 0) return;
   try {
     socket.execute(deleteLink(vrf.index, vrf.name));
   } catch (error) {

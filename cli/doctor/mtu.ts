@@ -3,7 +3,7 @@
 import { type Link, listLinks } from '../../lib/kernel/link.ts';
 import { Netns } from '../../lib/kernel/netns.ts';
 import { openRouteSocket } from '../../lib/kernel/route-socket.ts';
-import { isRouted, type RunningAttachment } from '../inventory/running.ts';
+import { hasFamily, isRouted, type RunningAttachment } from '../inventory/running.ts';
 import { count } from '../terminal.ts';
 import { type Check, type Finding, shellWord } from './check.ts';
 import type { Context } from './context.ts';
@@ -85,19 +85,25 @@ function unequalPods(wires: readonly Wire[], { inventory: { links } }: Context):
 }
 
 function narrowUplinks(wires: readonly Wire[], { uplinks }: Context): Finding[] {
-  const all = [...uplinks.values()].flat();
-  const narrowest = all.toSorted((a, b) => a.mtu - b.mtu)[0];
-  const wider = wires.filter(({ one, inside }) => narrowest && isRouted(one) && inside.mtu > narrowest.mtu);
-  if (!narrowest || wider.length === 0) return [];
-  return [
-    {
+  const narrowestOf = ({ one }: Wire) =>
+    [...uplinks]
+      .filter(([family]) => hasFamily(one, family))
+      .flatMap(([, links]) => links)
+      .toSorted((a, b) => a.mtu - b.mtu)[0];
+  const wider = wires.flatMap((wire) => {
+    const uplink = isRouted(wire.one) ? narrowestOf(wire) : undefined;
+    return uplink && wire.inside.mtu > uplink.mtu ? [{ wire, uplink }] : [];
+  });
+  return [...Map.groupBy(wider, ({ uplink }) => uplink)].map(([uplink, some]) => {
+    const those = some.map(({ wire }) => wire);
+    return {
       severity: 'warning',
-      subject: narrowest.name,
-      message: `Uplink "${narrowest.name}" has an MTU of ${narrowest.mtu}, but pods of ${describe(wider)}: their connections hang where ICMP is filtered`,
-      cause: `The network does not set "mtu" to ${narrowest.mtu}; set it for pods to come`,
-      fix: shrink(wider, narrowest.mtu),
-    },
-  ];
+      subject: uplink.name,
+      message: `Uplink "${uplink.name}" has an MTU of ${uplink.mtu}, but pods of ${describe(those)}: their connections hang where ICMP is filtered`,
+      cause: `The network does not set "mtu" to ${uplink.mtu}; set it for pods to come`,
+      fix: shrink(those, uplink.mtu),
+    };
+  });
 }
 
 function describe(wires: readonly Wire[]): string {

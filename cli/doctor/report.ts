@@ -30,7 +30,7 @@ export function describeResults(results: readonly CheckResult[], fixes: readonly
     ...lines,
     ...(fixed.length > 0 ? ['', ...fixed] : []),
     '',
-    `${count(results.length, 'check')}: ${count(number('error'), 'error')}, ${count(number('warning'), 'warning')}, ${number('info')} to know.`,
+    `${count(results.length, 'check')}: ${count(number('error'), 'error')}, ${count(number('warning'), 'warning')}, ${count(number('info'), 'note')}.`,
     ...(fixable > 0 && fixes.length === 0 ? [`"cni doctor --fix" fixes ${fixable} of them.`] : []),
   ];
 }

@@ -1,7 +1,7 @@
 /** `cni gc --node`: gives back what a node that is gone still holds of the ranges that nodes share. */
 
 import { attachmentKey } from '../../lib/attachment.ts';
-import { NodePresentError, type RemoteHolding } from '../../lib/cni/plugin.ts';
+import { NodePresentError, NodesUnknownError, type RemoteHolding } from '../../lib/cni/plugin.ts';
 import type { Suite } from '../../main.ts';
 import { CommandError, describeError, ExitCode } from '../errors.ts';
 import { takeInventory } from '../inventory.ts';
@@ -23,8 +23,10 @@ export async function collectNode(
 ): Promise<void> {
   const living = await livingHere();
   let isShared = false;
+  let isAsked = false;
   let hasLeft = false;
   const refused: (() => void)[] = [];
+  const unknown: string[] = [];
   for (const network of networks)
     for (const { plugin, config } of await ipamsOf(network, suite)) {
       if (!plugin.leftBehind) continue;
@@ -36,10 +38,16 @@ export async function collectNode(
       try {
         if (network.disableGC) throw new CommandError('"disableGC" is set, so that nothing is collected');
         const left = await plugin.leftBehind(config(), node, callerEnvironment()).catch((error: unknown) => {
+          if (error instanceof NodesUnknownError) {
+            unknown.push(`Network "${network.name}": ${error.message}`);
+            return undefined;
+          }
+          isAsked = true;
           if (!(error instanceof NodePresentError)) throw error;
           refused.push(() => fail(error));
         });
         if (!left) continue;
+        isAsked = true;
         hasLeft ||= left.length > 0;
         const isLiving = ({ owner }: RemoteHolding) => living.has(attachmentKey(owner));
         for (const one of left.filter(isLiving))
@@ -51,6 +59,9 @@ export async function collectNode(
       }
     }
   if (!hasLeft) for (const tell of refused) tell();
+  for (const message of unknown) warn(message);
+  // Others collect there; it is a failure only if nothing else was wanted.
+  if (unknown.length > 0 && !isAsked) process.exitCode = ExitCode.Failure;
   if (!isShared)
     throw new CommandError(
       `There is nothing to collect of node "${node}": no network that was looked at (${networks.map(({ name }) => `"${name}"`).join(', ') || 'there are none'}) has an IPAM plugin that shares ranges with other nodes, as whereabouts does`,

@@ -160,7 +160,8 @@ export interface DhcpRoute {
 /** Classless routes, option 121. @returns undefined when there are none or they are malformed. */
 export function classlessRoutes(message: DhcpMessage): DhcpRoute[] | undefined {
   const value = message.options.get(Option.ClasslessRoutes);
-  if (!value) return undefined;
+  // Shorter than the option may be.
+  if (!value?.length) return undefined;
   const routes: DhcpRoute[] = [];
   for (let offset = 0; offset < value.length; ) {
     const length = value[offset]!;

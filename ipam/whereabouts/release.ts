@@ -38,7 +38,9 @@ export async function release(
   client: EtcdClient,
   { owner, guess, quarantine, lists }: Release,
 ): Promise<void> {
-  const lease = quarantine > 0 ? await grantLease(client, quarantine) : undefined;
+  const grant = async () => (quarantine > 0 ? await grantLease(client, quarantine) : undefined);
+  // Without a guess, the attachment may have nothing, as after an ADD that was refused.
+  const lease = guess && (await grant());
   const key = ownerKey(owner);
   const places = (guess?.places ?? []).map(addressKey);
   const { succeeded, results } = await transact(client, {
@@ -48,7 +50,7 @@ export async function release(
   });
   if (!succeeded) {
     const [own, ...taken] = results.slice(0, 1 + places.length).map(({ kvs }) => kvs[0]?.value);
-    if (own !== undefined) await giveBack(client, owner, own, lease);
+    if (own !== undefined) await giveBack(client, owner, own, guess ? lease : await grant());
     else if (guess?.host !== undefined)
       for (const former of formerOwners(owner, taken))
         await giveBackOfHost(client, former, guess.host, lease);

@@ -147,6 +147,9 @@ export interface RemoteHolding {
 /** Nothing is collected from a node because it still exists. */
 export class NodePresentError extends Error {}
 
+/** Nothing is collected from a node because it is not known what each node has. */
+export class NodesUnknownError extends Error {}
+
 /** Consecutive addresses that all nodes of a cluster share. */
 export interface SharedRange extends AddressPool {
   readonly gateway: string | undefined;

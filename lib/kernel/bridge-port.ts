@@ -3,7 +3,8 @@
 import { attributes, repeated } from '../netlink/attributes.ts';
 import type { Request } from '../netlink/message.ts';
 import { struct, u8, u16 } from '../netlink/struct.ts';
-import { type Link, LinkMessage, linkLayout } from './link.ts';
+import { NetlinkGroup, waitForEvent } from './events.ts';
+import { type Link, LinkMessage, linkLayout, requireLink } from './link.ts';
 import type { RouteSocket } from './route-socket.ts';
 
 const AF_BRIDGE = 7;
@@ -13,6 +14,15 @@ const VlanFlag = { Pvid: 2, Untagged: 4, RangeBegin: 8, RangeEnd: 16 } as const;
 const portAttributes = attributes({ hairpin: [4, u8, 'hairpin mode'], isolated: [33, u8, 'isolation'] });
 const vlanInfo = struct({ flags: u16, vid: u16 });
 const bridgeSettings = attributes({ vlans: [2, repeated(vlanInfo), 'VLAN'] });
+
+/**
+ * Waits until a port passes frames.
+ * @param socket of the namespace that the thread is in.
+ * @returns false when it does not within ten seconds: the kernel may be busy with other namespaces.
+ */
+export function waitUntilUp(socket: RouteSocket, index: number): Promise<boolean> {
+  return waitForEvent(NetlinkGroup.Link, 10_000, () => requireLink(socket, index).operState === 'up');
+}
 
 /** How a bridge treats one of its ports. */
 export interface BridgePortSettings {

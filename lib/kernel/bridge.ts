@@ -4,7 +4,7 @@ import type { Prefix } from '../ip.ts';
 import { isKernelError } from '../netlink/libc.ts';
 import { addAddress, deleteAddress, listAddresses } from './address.ts';
 
-import { createLink, deleteLink, getLink, type Link, listLinks, requireLink, setLink } from './link.ts';
+import { createLink, deleteLink, getLink, type Link, listPorts, requireLink, setLink } from './link.ts';
 import { bridgeKind } from './link-kinds.ts';
 import { formatMac } from './mac.ts';
 
@@ -82,8 +82,7 @@ export function retryIfGone<T>(step: () => T): T {
 /** Deletes a bridge unless it has been given ports meanwhile. */
 function deleteIfUnused(socket: RouteSocket, name: string): void {
   const bridge = getLink(socket, name);
-  if (bridge && !listLinks(socket).some(({ master }) => master === bridge.index))
-    socket.execute(deleteLink(bridge.index, name));
+  if (bridge && listPorts(socket, bridge.index).length === 0) socket.execute(deleteLink(bridge.index, name));
 }
 
 /**

@@ -4,7 +4,6 @@ import { attributes, container, layout, repeated, text, word } from '../netlink/
 import { isKernelError } from '../netlink/libc.ts';
 import { type AttributeNames, Flag, type Message, type Request } from '../netlink/message.ts';
 import { i32, struct, u8, u16, u32 } from '../netlink/struct.ts';
-import { NetlinkGroup, waitForEvent } from './events.ts';
 import { macAddress } from './mac.ts';
 import type { Netns } from './netns.ts';
 import type { RouteSocket } from './route-socket.ts';
@@ -196,20 +195,23 @@ export function requireLink(socket: RouteSocket, which: string | number): Link {
   throw new Error(`Interface "${which}" does not exist`);
 }
 
-/**
- * Waits until an interface passes frames.
- * @param socket of the namespace that the thread is in.
- * @returns false when it does not within ten seconds: the kernel may be busy with other namespaces.
- */
-export function waitUntilUp(socket: RouteSocket, index: number): Promise<boolean> {
-  return waitForEvent(NetlinkGroup.Link, 10_000, () => requireLink(socket, index).operState === 'up');
-}
-
 /** Every interface of the namespace. */
 export function listLinks(socket: RouteSocket): Link[] {
   return socket
     .dump({ action: 'list interfaces', type: LinkMessage.Get, flags: 0, payload: encodeLink(0, {}) })
     .map(readLink);
+}
+
+/**
+ * The ports of a bridge, or the members of a VRF. The kernel leaves out all others, so that the list is short
+ * enough not to be interrupted: before Linux 6.9, one that was may lack some.
+ */
+export function listPorts(socket: RouteSocket, master: number): Link[] {
+  const payload = encodeLink(0, { master });
+  return socket
+    .dump({ action: 'list ports', type: LinkMessage.Get, flags: 0, payload })
+    .map(readLink)
+    .filter((link) => link.master === master);
 }
 
 /** Reads what the kernel says of an interface. @throws RangeError when the message is truncated. */

@@ -123,9 +123,10 @@ export function defineSeveralNetworks<S extends Shape>(
         if (isNew) {
           undoLast(call, before, 'forget the delegates', () => save(left));
           // DEL must not try to undo what ADD has not tried to do: it may be impossible.
-          call.undo('forget the delegates that it did not reach', () =>
-            save([...delegates.slice(0, added.length), ...left]),
-          );
+          if (added.length < delegates.length)
+            call.undo('forget the delegates that it did not reach', () =>
+              save([...delegates.slice(0, added.length), ...left]),
+            );
         }
       }
       const settled = settleDefaultRoutes(() => call.sandbox.socket, added);

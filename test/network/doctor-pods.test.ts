@@ -115,6 +115,10 @@ test('pods whose packets are larger than those of others on the bridge, or than 
   const second = await on.attach('net');
   await on.sh('ip route add default via 192.0.2.2');
   await on.sh('ip link set dev wire mtu 1400');
+  // The pods have no addresses of IPv6.
+  await on.sh(
+    'ip link add six up mtu 1300 type veth peer name six-peer; ip link set dev six-peer up; ip -6 route add default dev six',
+  );
   const narrow = (await examine(on)).found;
   t.deepEqual(
     narrow.map(({ rule, subject, severity }) => [rule, subject, severity]),

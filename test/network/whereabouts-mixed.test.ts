@@ -176,6 +176,21 @@ test('a range of slices is counted by one request', async (t) => {
   t.is(cluster.api.requests.filter(({ resource }) => resource === 'ippools').length, 1);
 });
 
+test('pools are listed a hundred at a time', async (t) => {
+  const cluster = await kubeClusterOf(t);
+  for (let i = 0; i < 150; i++) cluster.seedPool(`other-${i}`, `10.71.${i}.0/24`);
+  cluster.seedReservation('10.70.0.9', 'default/gone');
+  // Whether a pod has it is found out from all pools.
+  await cluster.run('ADD', 'a', pod('a', { args: 'IP=10.70.0.9' }));
+  const lists = cluster.api.requests.filter(
+    ({ method, path }) => method === 'GET' && /\/ippools(?:\?|$)/.test(path),
+  );
+  t.deepEqual(
+    lists.map(({ path }) => path.replace(/^.*\/ippools/, '')),
+    ['?limit=100', '?limit=100&continue=100'],
+  );
+});
+
 test('what waits is released also by calls for another network of the API, and only of that', async (t) => {
   const cluster = await kubeClusterOf(t);
   await cluster.add('a', pod('a'));

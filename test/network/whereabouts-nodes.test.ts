@@ -95,8 +95,19 @@ test('what a node that is gone had is collected; a node that is only cut off is 
   t.regex(dry.said, /^Would remove gone-1 eth0: 10\.70\.0\.\d$/m);
   t.regex(dry.said, /2 attachments of node "node-2" would be removed/);
   t.deepEqual(await owners(), all);
+  // That another network keeps no list of nodes is no failure of this one.
+  const kubernetes = { kubeconfig: '/etc/cni/kubeconfig' };
+  const others = { type: 'whereabouts', range: '10.71.0.0/24', kubernetes };
+  writeFileSync(
+    operator.file('/etc/cni/net.d/vlan8.conflist'),
+    JSON.stringify({
+      ...{ cniVersion: '1.1.0', name: 'vlan8' },
+      plugins: [{ type: 'macvlan', master: 'eth0', ipam: others }],
+    }),
+  );
   const done = await gc('--node', 'node-2');
   t.is(done.exit, 0, done.said);
+  t.regex(done.said, /Network "vlan8": .* do not say on which node .* whereabouts' reconciler/);
   t.regex(done.said, /^Removed gone-2 eth0: 10\.70\.0\.\d$/m);
   t.deepEqual(
     await owners(),

@@ -68,6 +68,25 @@ test('a release that fails keeps no other one waiting', async (t) => {
   t.is(Object.keys(cluster.allocations()).length, 1);
 });
 
+test('a pool that fails keeps the addresses of no other one', async (t) => {
+  const ranges = { ipRanges: [{ range: '10.70.0.0/24' }, { range: 'fd00:70::/64' }] };
+  const cluster = await kubeClusterOf(t, ranges);
+  const { api } = cluster;
+  await cluster.add('a', pod('a'));
+  const second = 'fd00-70---64';
+  t.is(Object.keys(cluster.allocations(second)).length, 1);
+  api.onRequest = ({ path }) =>
+    path.includes('/ippools/10.70.0.0-24')
+      ? { status: 403, body: { kind: 'Status', message: 'forbidden' } }
+      : undefined;
+  t.regex((await cluster.del('a')).stderr, /released by the next call that reaches/);
+  t.deepEqual(cluster.allocations(second), {});
+  t.is(Object.keys(cluster.allocations()).length, 1);
+  api.onRequest = () => undefined;
+  t.is((await cluster.run('STATUS', '')).exit, 0);
+  t.deepEqual(cluster.allocations(), {});
+});
+
 test('a pool that can be neither read nor made is not asked for without a pause', async (t) => {
   const cluster = await kubeClusterOf(t);
   let begun = 0;

@@ -109,6 +109,11 @@ test('an address in quarantine goes to no other pod, and back to one of the same
   t.not(other, first);
   t.regex((await cluster.run('ADD', 'c', { pod: 'db-2' })).error!.msg, /No address is free/);
   t.is(await cluster.add('d', { pod: 'db-0', node: 'node-2' }), first);
+  const leases = async () =>
+    ((await cluster.etcd.ask('/v3/lease/leases', {})) as { leases: unknown[] }).leases.length;
+  const before = await leases();
+  for (let i = 0; i < 3; i++) await cluster.del('c', { pod: 'db-2' });
+  t.is(await leases(), before, 'what has no address needs no quarantine');
   await cluster.del('b', { pod: 'db-1', ipam: { quarantine: 1 } });
   await until(
     'the quarantine is over',

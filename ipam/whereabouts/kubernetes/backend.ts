@@ -3,7 +3,7 @@
  * well. A file for each attachment says what this node has, as the objects do not name their node.
  */
 
-import type { RemoteHolding } from '../../../lib/cni/plugin.ts';
+import { NodesUnknownError, type RemoteHolding } from '../../../lib/cni/plugin.ts';
 import { CniError, ErrorCode } from '../../../lib/errors.ts';
 import type { Address } from '../../../lib/ip.ts';
 import { failedAs } from '../../../lib/kubernetes/error.ts';
@@ -22,6 +22,7 @@ import { type Pool, poolHas } from '../pools.ts';
 import { directoryOf, heldDirectoryOf } from '../state.ts';
 import { allocateFrom } from './allocate.ts';
 import type { Allocation } from './ip-pool.ts';
+import type { PoolRef } from './ip-pools.ts';
 import { type Objects, openObjects } from './objects.ts';
 import {
   hasSlices,
@@ -107,10 +108,12 @@ export class KubernetesBackend implements Backend {
 
   async release(one: Release, warn: (message: string) => void = () => {}): Promise<void> {
     const { owner, quarantine, lists } = one;
-    for (const list of lists) {
+    const releaseIn = async (list: string) => {
       const ref = await refOf(this.objects(), list, owner);
       if (ref) await releaseFrom(this.objects(), ref, owner, quarantine, warn);
-    }
+    };
+    const { isFinal } = this;
+    await eachInSpite(lists, releaseIn, { isFinal, warn });
     // The release may be of another network.
     new AttachmentFiles(heldDirectoryOf(owner.network)).remove(owner);
   }
@@ -143,11 +146,12 @@ export class KubernetesBackend implements Backend {
       if (!one) this.held.removeNamed(name);
       else if (!isValid(one.owner)) await this.release(one, warn);
     };
+    const { isFinal } = this;
     const collectExpired = async () => {
-      for (const { ref } of await this.ranges()) await releaseExpired(this.objects(), ref);
+      const collectIn = ({ ref }: { ref: PoolRef }) => releaseExpired(this.objects(), ref);
+      await eachInSpite(await this.ranges(), collectIn, { isFinal, warn });
     };
     const steps = [...this.held.names().map((name) => () => collectHeld(name)), collectExpired];
-    const { isFinal } = this;
     await eachInSpite(steps, (step) => step(), { isFinal, warn });
   }
 
@@ -160,7 +164,7 @@ export class KubernetesBackend implements Backend {
   }
 
   async leftBehind(): Promise<RemoteHolding[]> {
-    throw new Error(
+    throw new NodesUnknownError(
       `The objects of whereabouts do not say on which node an address is. What node "${this.setting.owner.node}" has left is given back by whereabouts' reconciler, once its pods are gone`,
     );
   }

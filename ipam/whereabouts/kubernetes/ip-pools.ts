@@ -9,6 +9,9 @@ import { type Allocation, type Change, type Entry, IpPool, type PoolObject } fro
 import { apiVersion, kindPath } from './names.ts';
 import { longestTry } from './tries.ts';
 
+/** How many objects to ask for at once: a full one may have a hundred kilobytes. */
+const pageSize = 100;
+
 /** An IPPool, and the "network_name" that its addresses belong to. */
 export interface PoolRef {
   readonly name: string;
@@ -104,10 +107,10 @@ export class IpPools {
 
   private async *objects(): AsyncGenerator<PoolObject, void> {
     for (let next: string | undefined = ''; next !== undefined; ) {
-      const page: ObjectList<PoolObject> = await this.client.list(
-        this.path(),
-        next ? { continue: next } : {},
-      );
+      const page: ObjectList<PoolObject> = await this.client.list(this.path(), {
+        limit: pageSize,
+        ...(next && { continue: next }),
+      });
       yield* page.items;
       next = page.continue;
     }

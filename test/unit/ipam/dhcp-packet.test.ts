@@ -82,6 +82,7 @@ test('routes of both kinds', (t) => {
   }
   t.is(classlessRoutes(withOption(121, 33, 1, 2, 3, 4, 5, 6, 7, 8, 9)), undefined);
   t.is(classlessRoutes(withOption(121, 24, 192, 168)), undefined);
+  t.is(classlessRoutes(withOption(121)), undefined);
   t.deepEqual(text(classfulRoutes(withOption(33, 10, 1, 2, 3, 10, 0, 0, 1, 192, 168, 9, 9, 10, 0, 0, 2))), [
     '10.0.0.0/8 10.0.0.1',
     '192.168.9.0/24 10.0.0.2',

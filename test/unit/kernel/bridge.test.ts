@@ -2,10 +2,11 @@ import test from 'ava';
 import { Prefix } from '../../../lib/ip.ts';
 import { addAddress, deleteAddress, listAddresses } from '../../../lib/kernel/address.ts';
 import { ensureGatewayAddress } from '../../../lib/kernel/bridge.ts';
-import { createLink, requireLink } from '../../../lib/kernel/link.ts';
-import { bridgeKind } from '../../../lib/kernel/link-kinds.ts';
+import { createLink, listPorts, requireLink } from '../../../lib/kernel/link.ts';
+import { bridgeKind, vethKind } from '../../../lib/kernel/link-kinds.ts';
 import { Netns } from '../../../lib/kernel/netns.ts';
 import { openRouteSocket, type RouteSocket } from '../../../lib/kernel/route-socket.ts';
+import type { Request } from '../../../lib/netlink/message.ts';
 
 test('an address that is in the way of two may be taken away by either', (t) => {
   using netns = Netns.create();
@@ -28,4 +29,29 @@ test('an address that is in the way of two may be taken away by either', (t) => 
     listAddresses(socket, index, 4).map(({ prefix }) => `${prefix}`),
     [`${wanted}`],
   );
+});
+
+test('the kernel lists the ports of a bridge alone', (t) => {
+  using netns = Netns.create();
+  using socket = openRouteSocket(netns);
+  for (const name of ['br0', 'br1']) socket.execute(createLink(bridgeKind({}), { name }));
+  const { index } = requireLink(socket, 'br0');
+  socket.execute(createLink(vethKind({ name: 'peer0' }), { name: 'port0', master: index }));
+  let listed = 0;
+  const counting = new Proxy(socket, {
+    get: (target, key) =>
+      key === 'dump'
+        ? (request: Request) => {
+            const messages = target.dump(request);
+            listed += messages.length;
+            return messages;
+          }
+        : Reflect.get(target, key),
+  });
+  t.deepEqual(
+    listPorts(counting, index).map(({ name }) => name),
+    ['port0'],
+  );
+  t.is(listed, 1);
+  t.deepEqual(listPorts(socket, requireLink(socket, 'br1').index), []);
 });

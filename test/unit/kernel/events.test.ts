@@ -1,13 +1,7 @@
 import test from 'ava';
+import { waitUntilUp } from '../../../lib/kernel/bridge-port.ts';
 import { NetlinkGroup, waitForEvent } from '../../../lib/kernel/events.ts';
-import {
-  createLink,
-  deleteLink,
-  getLink,
-  requireLink,
-  setLink,
-  waitUntilUp,
-} from '../../../lib/kernel/link.ts';
+import { createLink, deleteLink, getLink, requireLink, setLink } from '../../../lib/kernel/link.ts';
 import { Netns } from '../../../lib/kernel/netns.ts';
 import { openRouteSocket } from '../../../lib/kernel/route-socket.ts';
 
