@@ -76,7 +76,7 @@ export const plugin = definePlugin({
   async add(call) {
     validate(call.config);
     const result = requirePrevResult(call);
-    await allow(call, requestOf(call), await choiceFor(call));
+    await allow(call, requestOf(call), await choiceFor(call), { mayHaveRules: false });
     return result;
   },
 
@@ -105,7 +105,7 @@ export const plugin = definePlugin({
     requirePrevResult(call);
     const choice = await choiceAsUsed(call);
     const request = requestOf(call);
-    const restore = () => allow(call, request, choice);
+    const restore = () => allow(call, request, choice, { mayHaveRules: true });
     return (await missing(call, request, choice)).map((what) => ({ what, restore }));
   },
 
@@ -145,11 +145,17 @@ function validate({ iptablesAdminChainName: name }: Config): void {
     );
 }
 
-function allow(call: FirewallCall, request: ForwardRequest, choice: ForwardChoice): Promise<void> {
+/** @param rules.mayHaveRules whether the addresses may have rules though nobody has a claim on them. */
+function allow(
+  call: FirewallCall,
+  request: ForwardRequest,
+  choice: ForwardChoice,
+  rules: { mayHaveRules: boolean },
+): Promise<void> {
   return changeWithBackend(
     choice,
     (what, step) => call.undo(what, step),
-    (name, undo) => allowBy(call, request, name, undo),
+    (name, undo) => allowBy(call, request, name, { ...rules, undo }),
   );
 }
 
@@ -162,14 +168,15 @@ async function allowBy(
   call: FirewallCall,
   request: ForwardRequest,
   name: ForwardBackendName,
-  undo: RegisterUndo,
+  { mayHaveRules, undo }: { mayHaveRules: boolean; undo: RegisterUndo },
 ): Promise<void> {
   const zone = name === 'firewalld' ? zoneName(call) : undefined;
   const details = { backends: [name], zone, netns: call.netns };
   const claims = await claimsOf(call).take(request.attachment, request.addresses, details);
   undo('give back the claims on addresses', () => claims.giveBack());
   const undoBy: RegisterUndo = (what, step) => undo(what, () => claims.takeBackBy(step));
-  await claims.settleAfter(() => backendOf(call, name).allow(request, claims.isNew, undoBy));
+  const isNew = claims.isNew && !mayHaveRules;
+  await claims.settleAfter(() => backendOf(call, name).allow(request, isNew, undoBy));
 }
 
 /** What removes addresses, as is noted in claims, by programs that hold the lock they are given. */

@@ -163,13 +163,16 @@ async function eachBackend(
   known: readonly StalePort[],
 ): Promise<void> {
   const removed: MappedPort[] = [];
+  // What iptables lists of removed ports is not the address that they were bound to.
+  const isKnown = ({ family, port, was }: MappedPort) =>
+    !was && known.some((one) => one.family === family && one.port === port);
   const fromBackends = backendNames.map((name) => async () => {
     removed.push(...(await remove(await portMapBackend(name, call.programs))));
   });
   await runAll(
     call,
     () => runTogether(call, ...fromBackends),
-    () => forgetConnections(call, [...known, ...removed.filter(isUdp)]),
+    () => forgetConnections(call, [...known, ...removed.filter((port) => isUdp(port) && !isKnown(port))]),
   );
 }
 

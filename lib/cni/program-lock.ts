@@ -1,16 +1,17 @@
 /**
  * Programs of the host outlive a plugin that is killed: iptables may work for seconds on a host with many
- * rules. What such a program does after DEL has looked would stay for ever, or take away the rules of whoever
- * has the address by then. So programs hold a lock, and DEL waits for it. They hold it by a descriptor that
- * they inherit; it is a lock on one byte, chosen by the attachment, of a file that all plugins share. Source:
- * F_OFD_SETLK(2const).
+ * rules. What such a program does after DEL or GC has looked would stay for ever, or take away the rules of
+ * whoever has the address by then. So programs hold a lock, and DEL and GC wait for it. They hold it by a
+ * descriptor that they inherit; it is a lock on one byte of a file that all plugins share, chosen by plugin
+ * and network, and within these by the attachment.
  */
 
 import { closeSync, constants } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { makeDirectory } from '../directory.ts';
 import { errnoOf } from '../file.ts';
-import { openRegular, tryLockByte } from '../kernel/lock.ts';
+import { byteOf, isByteLocked, lockedBytes, tryLockByte } from '../kernel/byte-lock.ts';
+import { openRegular } from '../kernel/lock.ts';
 
 const directory = '/run/cni';
 const file = `${directory}/programs.lock`;
@@ -22,7 +23,7 @@ const pause = 10;
 
 /** The lock of one plugin's calls for one attachment. */
 export class ProgramLock implements Disposable {
-  private readonly key: string;
+  private readonly byte: bigint;
   private fd: number | undefined;
   private isHeld = false;
   private isOver = false;
@@ -32,7 +33,7 @@ export class ProgramLock implements Disposable {
    * @param attachment as the runtime names it.
    */
   constructor(plugin: string, network: string, attachment: { containerId: string; ifname: string }) {
-    this.key = [plugin, network, attachment.containerId, attachment.ifname].join('/');
+    this.byte = byteOf(groupOf(plugin, network), `${attachment.containerId}/${attachment.ifname}`);
   }
 
   /**
@@ -55,20 +56,9 @@ export class ProgramLock implements Disposable {
    * @param warn is told when that takes too long, or when it cannot be found out.
    */
   async settle(warn: (message: string) => void): Promise<void> {
-    try {
-      for (const end = performance.now() + longestWait; !this.take(0); await sleep(pause))
-        if (performance.now() > end) {
-          warn(
-            `Going on, though an earlier call for this attachment, or a program that it started, has not ended for ${longestWait / 1000} seconds. ` +
-              `Find out which one hangs: "fuser --verbose ${file}" lists those that it may be`,
-          );
-          return;
-        }
-    } catch (error) {
-      // Without the file, nobody holds the lock.
-      if (errnoOf(error) !== 'ENOENT')
-        warn(`Going on without the lock "${file}": ${(error as Error).message}`);
-    }
+    await orWarn(warn, async () => {
+      if (!(await isOverInTime(() => this.take(0)))) warn(unending('this attachment'));
+    });
   }
 
   /**
@@ -78,7 +68,7 @@ export class ProgramLock implements Disposable {
    */
   private take(create: number): boolean {
     this.fd ??= openRegular(file, constants.O_RDWR | create, 0o600);
-    this.isHeld ||= tryLockByte(this.fd, file, this.key);
+    this.isHeld ||= tryLockByte(this.fd, file, this.byte);
     return this.isHeld;
   }
 
@@ -87,4 +77,56 @@ export class ProgramLock implements Disposable {
     this.fd = undefined;
     this.isOver = true;
   }
+}
+
+/**
+ * Waits until all that a plugin does for a network at the moment has ended, and the programs that calls have
+ * started which ended before. What begins meanwhile is not waited for.
+ * @param warn as for {@link ProgramLock.settle}.
+ */
+export async function settleNetwork(
+  plugin: string,
+  network: string,
+  warn: (message: string) => void,
+): Promise<void> {
+  await orWarn(warn, async () => {
+    const fd = openRegular(file, constants.O_RDONLY, 0);
+    try {
+      let held = lockedBytes(fd, file, groupOf(plugin, network));
+      const areFree = () => {
+        held = held.filter((byte) => isByteLocked(fd, file, byte));
+        return held.length === 0;
+      };
+      if (!(await isOverInTime(areFree))) warn(unending(`network "${network}"`));
+    } finally {
+      closeSync(fd);
+    }
+  });
+}
+
+function groupOf(plugin: string, network: string): string {
+  return `${plugin}/${network}`;
+}
+
+/** Tries again for as long as programs may run. @returns whether it has come true. */
+async function isOverInTime(isOver: () => boolean): Promise<boolean> {
+  for (const end = performance.now() + longestWait; !isOver(); await sleep(pause))
+    if (performance.now() > end) return false;
+  return true;
+}
+
+/** Without the file, nobody holds a lock; any other error must keep nobody from cleaning up. */
+async function orWarn(warn: (message: string) => void, wait: () => Promise<void>): Promise<void> {
+  try {
+    await wait();
+  } catch (error) {
+    if (errnoOf(error) !== 'ENOENT') warn(`Going on without the lock "${file}": ${(error as Error).message}`);
+  }
+}
+
+function unending(what: string): string {
+  return (
+    `Going on, though an earlier call for ${what}, or a program that it started, has not ended for ${longestWait / 1000} seconds. ` +
+    `Find out which one hangs: "fuser --verbose ${file}" lists those that it may be`
+  );
 }

@@ -6,6 +6,7 @@
 import { Call, type CallContext } from './call.ts';
 import { findOwnInterface } from './own-interface.ts';
 import type { Plugin, Repair } from './plugin.ts';
+import { ProgramLock } from './program-lock.ts';
 import { decodeConfig, type FindPlugin, parseConfig, readPrevResult } from './runner.ts';
 
 /** What came of repairing one plugin's part of an attachment. */
@@ -49,11 +50,19 @@ export async function repairPlugin(
   mode: RepairMode,
 ): Promise<RepairOutcome> {
   const config = decodeConfig(plugin, context, parseConfig(context.stdin));
-  using call = new Call<never>(context, {
-    config: config as never,
-    prevResult: readPrevResult(config, context),
-    validAttachments: [],
-  });
+  // As for ADD: DEL waits for programs that a repair which was killed has left.
+  using lock = context.programLock
+    ? undefined
+    : new ProgramLock(plugin.name, config.name, context.invocation);
+  const { programLock = lock } = context;
+  using call = new Call<never>(
+    { ...context, programLock },
+    {
+      config: config as never,
+      prevResult: readPrevResult(config, context),
+      validAttachments: [],
+    },
+  );
   const delegated = plugin.delegated?.(call);
   if (delegated) {
     const other = await find(delegated.type);
@@ -61,7 +70,7 @@ export async function repairPlugin(
       throw new Error(
         `Plugin "${delegated.type}", to which "${plugin.name}" delegates, is of another suite and cannot be repaired`,
       );
-    return await repairPlugin(other, { ...context, stdin: delegated.stdin }, find, mode);
+    return await repairPlugin(other, { ...context, programLock, stdin: delegated.stdin }, find, mode);
   }
   if (!plugin.repair) return { ...unchanged, missing: [] };
   if (!findOwnInterface(call))

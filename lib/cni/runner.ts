@@ -23,7 +23,7 @@ import { readInvocation } from './invocation.ts';
 import { parseJson } from './json.ts';
 import { openLog } from './log.ts';
 import type { Plugin } from './plugin.ts';
-import { ProgramLock } from './program-lock.ts';
+import { ProgramLock, settleNetwork } from './program-lock.ts';
 import { type CallObserver, CallRecord } from './record.ts';
 import { formatResult, type Result, seenResult } from './result.ts';
 import { decode, object, SchemaError } from './schema.ts';
@@ -97,8 +97,7 @@ async function answer(
       return 0;
     }
     if (invocation.command === 'VERSION') {
-      const { versions: supportedVersions } = plugin;
-      await print(`${JSON.stringify({ cniVersion: newestVersion, supportedVersions })}\n`);
+      await print(`${JSON.stringify({ cniVersion: newestVersion, supportedVersions: plugin.versions })}\n`);
       return 0;
     }
     const stdin = await caller.readStdin();
@@ -200,6 +199,7 @@ async function invoke(
       }
       return undefined;
     default:
+      await settleNetwork(plugin.name, config.name, (message) => call.warn(message));
       await plugin.gc?.(call);
       return undefined;
   }

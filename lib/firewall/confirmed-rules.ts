@@ -8,7 +8,7 @@
 import type { Family } from '../ip.ts';
 import type { Programs } from '../kernel/programs.ts';
 import { getRawRules, listRawRules, type RawRule } from '../netlink/nftables/xtables.ts';
-import { readStateFile, writeStateFile } from '../state-file.ts';
+import { readStateFile, removeUnfinished, writeStateFile } from '../state-file.ts';
 import { programOf } from './iptables.ts';
 import { nftTableOf, withNftables } from './nftables.ts';
 import { type Rule, renderRule, targetOf } from './rules.ts';
@@ -58,6 +58,11 @@ export function rememberConfirmed(
   } catch {
     // Without the hint, iptables is asked again next time.
   }
+}
+
+/** Removes what {@link rememberConfirmed} has left unfinished because its process was killed. */
+export function removeUnfinishedHints(): void {
+  removeUnfinished(directory);
 }
 
 /** @throws Error when it is not what {@link rememberConfirmed} writes. */

@@ -86,6 +86,10 @@ export interface MappedPort {
   family: Family;
   protocol: string;
   port: number;
+  /** Address on the host, if it was bound to one and that is known. */
+  address?: Address | undefined;
+  /** Where it went, if that is known. */
+  was?: Address | undefined;
 }
 
 /**
@@ -110,6 +114,14 @@ export function boundAddress({ hostIP }: PortMapping): Address | undefined {
 export function isClash(mapping: PortMapping, taken: Address | undefined): boolean {
   const wanted = boundAddress(mapping);
   return !taken || !wanted || wanted.equals(taken);
+}
+
+/**
+ * Whether containers may have a port in common: conditions divide its traffic among them in ways that cannot
+ * be compared.
+ */
+export function isDivided({ options }: Pick<PortMapRequest, 'options'>, family: Family): boolean {
+  return options.conditions[family].length > 0;
 }
 
 /** The error of a taken port. @param where it leads now. */

@@ -22,6 +22,7 @@ import { portMapChain, readComment } from './names.ts';
 import { nftTableOf, withNftables } from './nftables.ts';
 import {
   isClash,
+  isDivided,
   type MappedPort,
   mappingsOf,
   type PortMapBackend,
@@ -57,6 +58,7 @@ export const iptablesPortMap = (programs: Programs): PortMapBackend => ({
     await forFamilies(wanted, async (family) => {
       const change = await ensureRules(programs, family, table, ruleSetOf(family, request));
       undo('take back the rules of the port mappings', () => undoChange(programs, family, table, change));
+      if (isDivided(request, family)) return;
       // No lock is held, so others may have mapped the port since it was looked at: the first rule gets it.
       const [earlier] = (await findClashes(programs, family, request)).filter(({ isEarlier }) => isEarlier);
       if (earlier) throw clashError(earlier);
@@ -81,10 +83,14 @@ export const iptablesPortMap = (programs: Programs): PortMapBackend => ({
       ? families.filter((family) => hints.containers.some((prefix) => prefix.family === family))
       : families;
     await forInstalledFamilies(async (family) => {
+      const told = hints ? attachmentRules(family, { ...hints, attachment }) : [];
+      // Another interface of the container may have the same entry, and mappings in a family in which this one
+      // has none.
+      const known = told.some((rule) => rule.chain === chain) ? told : [];
       const entries = await removeRules(programs, family, table, {
         chain,
         from: entryChain,
-        known: hints ? attachmentRules(family, { ...hints, attachment }) : [],
+        known,
         own(rules) {
           const all = rules.filter((rule) => rule.chain === chain || targetOf(rule) === chain);
           return withoutNeighbours(all, neighbours());
@@ -145,8 +151,7 @@ interface Clash {
 }
 
 /**
- * The ports that others have. Conditions divide a port's traffic among containers in ways that cannot be
- * compared, so with them nothing clashes.
+ * The ports that others have.
  * @param neighbours to look in the attachment's own chain as well, for ports of the container's other
  *   interfaces.
  */
@@ -158,7 +163,7 @@ async function findClashes(
 ): Promise<Clash[]> {
   const own = portMapChain(request.attachment);
   const mappings = mappingsOf(request.mappings, family);
-  if (mappings.length === 0 || request.options.conditions[family].length > 0) return [];
+  if (mappings.length === 0) return [];
   if (!mayClash(programs, family, neighbours ? undefined : own, mappings)) return [];
   const entries = (await list(programs, family, table, entryChain)) ?? [];
   const first = entries.findIndex((entry) => targetOf(entry) === own);
@@ -204,22 +209,25 @@ function mayClash(
 }
 
 /**
- * Removes the mappings of a family that are in the way.
- * @throws Error that names the container if it exists.
+ * Removes the mappings of a family that are in the way, as their containers no longer exist.
+ * @throws Error that names a container that exists, unless it may have the port as well.
  */
 async function freePorts(programs: Programs, family: Family, request: PortMapRequest): Promise<MappedPort[]> {
   const freed: MappedPort[] = [];
   for (const clash of await findClashes(programs, family, request, request.neighbours))
-    freed.push(...(await freePort(programs, family, clash)));
+    if (isGone(clash)) freed.push(...(await freePort(programs, family, clash)));
+    else if (!isDivided(request, family)) throw clashError(clash);
   return freed;
 }
 
-/** Removes a mapping whose container no longer exists. @throws Error that names the container if it does. */
-async function freePort(programs: Programs, family: Family, clash: Clash): Promise<MappedPort[]> {
+function isGone(clash: Clash): boolean {
   const chain = targetOf(clash.entry)!;
   const { containerId = '' } = ownerOf(clash) ?? {};
-  if (containerId === '' || !isHolderGone({ containerId, isOn: (one) => portMapChain(one) === chain }))
-    throw clashError(clash);
+  return containerId !== '' && isHolderGone({ containerId, isOn: (one) => portMapChain(one) === chain });
+}
+
+async function freePort(programs: Programs, family: Family, { entry }: Clash): Promise<MappedPort[]> {
+  const chain = targetOf(entry)!;
   const entries = await removeRules(programs, family, table, {
     chain,
     from: entryChain,

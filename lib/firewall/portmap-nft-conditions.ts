@@ -55,8 +55,8 @@ async function readFamily(
     );
   const table = tables[family];
   const chain = chainOf(attachment);
-  changeNftables(() => [addTable(table, tableComment), addChain(table, chain), flushChain(table, chain)]);
   try {
+    changeNftables(() => [addTable(table, tableComment), addChain(table, chain), flushChain(table, chain)]);
     const rule = `${table.family} ${table.name} ${chain} ${words.join(' ')} fib daddr type local return`;
     const { status, stderr } = await programs
       .run('nft', ['-f', '-'], `add rule ${rule}\n`)
@@ -77,7 +77,7 @@ async function readFamily(
       );
     return own.map(copyExpression);
   } finally {
-    changeNftables(() => removal(table, chain));
+    changeNftables((socket) => removeConditions(socket, attachment));
   }
 }
 

@@ -202,7 +202,9 @@ export function removeMappings(
     ports: removed
       .filter(({ chain }) => chain !== masqueradeChain)
       .map(({ rule }) => readMapping(rule))
-      .flatMap(({ port, protocol }) => (port && protocol ? [{ family, port, protocol }] : [])),
+      .flatMap(({ port, protocol, hostIP: address, container: was }) =>
+        port && protocol ? [{ family, port, protocol, address, was }] : [],
+      ),
   };
 }
 

@@ -8,6 +8,7 @@ import type { NetlinkSocket } from '../netlink/socket.ts';
 import { changeNftables, requireNftables, withNftables } from './nftables.ts';
 import {
   isClash,
+  isDivided,
   type MappedPort,
   mappingsOf,
   type PortMapBackend,
@@ -48,7 +49,7 @@ export const nftablesPortMap = (programs: Programs): PortMapBackend => ({
     const takeBack = () =>
       undo('take back the rules of the port mappings', () =>
         changeNftables((socket) => [
-          ...families.flatMap((family) => removeMappings(socket, family, isOwn).requests),
+          ...wanted.flatMap((family) => removeMappings(socket, family, isOwn).requests),
           ...replaced.map(({ family, chain, rule }) => addAgain(tables[family], chain, rule)),
         ]),
       );
@@ -75,6 +76,7 @@ export const nftablesPortMap = (programs: Programs): PortMapBackend => ({
     // No lock is held, so others may have mapped the port since it was looked at: the first rule gets it.
     withNftables((socket) => {
       for (const { family } of containers) {
+        if (isDivided(request, family)) continue;
         const [earlier] = findClashes(socket, family, request).filter(({ isEarlier }) => isEarlier);
         if (earlier) throw clashError(earlier);
       }
@@ -96,10 +98,13 @@ export const nftablesPortMap = (programs: Programs): PortMapBackend => ({
     return freed;
   },
 
-  async del(attachment, _neighbours, hints) {
-    const containers = hints?.containers.map(({ address }) => address);
+  async del(attachment, neighbours, hints) {
+    const containers = hints?.containers.map(({ address }) => address) ?? [];
+    // When nobody tells the address, rules without an owner may be for another interface of the container.
+    const isNeighbours = (rule: NftRule) =>
+      containers.length === 0 && !rule.owner && neighbours().some((address) => mentions(rule, address));
     return removeWhere(
-      (rule) => isOf(attachment, rule, containers),
+      (rule) => isOf(attachment, rule, containers) && !isNeighbours(rule),
       (socket) => removeConditions(socket, attachment),
     );
   },
@@ -155,10 +160,10 @@ interface Clash {
 function findClashes(
   socket: NetlinkSocket,
   family: Family,
-  { attachment, containers, mappings, options }: PortMapRequest,
+  { attachment, containers, mappings }: PortMapRequest,
 ): Clash[] {
   const own = mappingsOf(mappings, family);
-  if (own.length === 0 || options.conditions[family].length > 0) return [];
+  if (own.length === 0) return [];
   const container = containers.find((prefix) => prefix.family === family)?.address;
   const clashes: Clash[] = [];
   let isEarlier = true;
@@ -181,18 +186,17 @@ function findClashes(
   return clashes;
 }
 
-/** The ports whose holder no longer exists. @throws Error that names a holder that still exists. */
+/**
+ * The ports whose holder no longer exists.
+ * @throws Error that names a holder that still exists, unless it may have the port as well.
+ */
 function findGone(socket: NetlinkSocket, family: Family, request: PortMapRequest): Clash[] {
-  const clashes = findClashes(socket, family, request);
-  for (const clash of clashes) refuseLiving(clash);
-  return clashes;
-}
-
-/** @throws Error that names the container that holds a port, unless it no longer exists. */
-function refuseLiving(clash: Clash): void {
-  const { rule } = clash;
-  if (!isHolderGone({ containerId: rule.comment, isOn: (one) => mayBeOf(one, rule) }))
-    throw clashError(clash);
+  return findClashes(socket, family, request).filter((clash) => {
+    const { rule } = clash;
+    const isGone = isHolderGone({ containerId: rule.comment, isOn: (one) => mayBeOf(one, rule) });
+    if (!isGone && !isDivided(request, family)) throw clashError(clash);
+    return isGone;
+  });
 }
 
 /**

@@ -5,6 +5,7 @@
 
 import type { Family } from '../ip.ts';
 import type { Programs } from '../kernel/programs.ts';
+import { removeUnfinishedHints } from './confirmed-rules.ts';
 import { changeRules, deletionOf } from './ensure.ts';
 import { commit, IptablesError } from './iptables.ts';
 import { chainExists, isKnownToBeAbsent, list } from './listing.ts';
@@ -36,6 +37,7 @@ export async function removeRules(
   removal: Removal,
 ): Promise<readonly Rule[]> {
   const { chain, from, known } = removal;
+  removeUnfinishedHints();
   // In nf_tables, a lookup costs far less than a program whose whole transaction is refused.
   if (chain && isKnownToBeAbsent(programs, family, table, chain)) return [];
   if (known.length > 0) {
@@ -83,6 +85,7 @@ export function removeChains(
   from: string,
   isStale: (chain: string, comment: string) => boolean,
 ): Promise<readonly Rule[]> {
+  removeUnfinishedHints();
   return changeRules(programs, family, table, async () => {
     const chainOf = (rule: Rule) => (rule.chain === from ? targetOf(rule) : rule.chain) ?? '';
     const all = (await list(programs, family, table)) ?? [];

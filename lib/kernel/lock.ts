@@ -1,4 +1,4 @@
-/** Locks between processes. Sources: flock(2), F_OFD_SETLK(2const). */
+/** Locks between processes. Source: flock(2). */
 
 import { closeSync, constants, fstatSync, openSync } from 'node:fs';
 import { dirname } from 'node:path';
@@ -10,10 +10,6 @@ import { isKernelError, libc } from '../netlink/libc.ts';
 
 const LOCK_EX = 2;
 const LOCK_NB = 4;
-const F_OFD_SETLK = 37;
-const F_WRLCK = 1;
-/** Source: struct flock in asm-generic/fcntl.h, on 64-bit machines. */
-const byteRange = { size: 32, type: 0, start: 8, length: 16 } as const;
 
 /** How long to wait for a lock, in milliseconds. */
 const longestWait = 10_000;
@@ -144,33 +140,4 @@ export function tryLockDescriptor(fd: number, file: string): boolean {
     if (isKernelError(error, 'EAGAIN')) return false;
     throw error;
   }
-}
-
-/**
- * Locks a byte of an open file, unless somebody else has. The lock ends when the file is closed, here and in
- * every child that inherits the descriptor.
- * @param file its path, for messages.
- * @param key chooses the byte; few keys share one.
- * @returns false when somebody else has the lock.
- */
-export function tryLockByte(fd: number, file: string, key: string): boolean {
-  const range = new DataView(new ArrayBuffer(byteRange.size));
-  range.setInt16(byteRange.type, F_WRLCK, true);
-  range.setUint32(byteRange.start, hash(key, 0x811c9dc5), true);
-  range.setUint32(byteRange.start + 4, hash(key, 0x01000193) >>> 2, true);
-  range.setUint32(byteRange.length, 1, true);
-  try {
-    libc(`lock "${file}"`, 'fcntl', fd, F_OFD_SETLK, new Uint8Array(range.buffer));
-    return true;
-  } catch (error) {
-    if (isKernelError(error, 'EAGAIN', 'EACCES')) return false;
-    throw error;
-  }
-}
-
-/** FNV-1a, from any start. */
-function hash(text: string, start: number): number {
-  let value = start;
-  for (let i = 0; i < text.length; i++) value = Math.imul(value ^ text.charCodeAt(i), 0x01000193);
-  return value >>> 0;
 }

@@ -51,6 +51,31 @@ for (const backend of ['iptables', 'nftables'])
       t.deepEqual(await tracked(host, family, 5353), [], `GC, IPv${family}`);
   });
 
+for (const backend of ['iptables', 'nftables'])
+  test(`${backend}: UDP conversations with the same port of another address go on, after DEL and GC`, async (t) => {
+    const host = await makeHost(t);
+    const outside = await outsideOf(host);
+    await host.run(['sh', '-c', 'echo 600 > /proc/sys/net/netfilter/nf_conntrack_udp_timeout']);
+    await host.run('ip address add 192.0.2.3/24 dev wire'.split(' '));
+    const network = portNet({ backend });
+    const other = await attach(host, network, ports([5353, 53, 'udp', '192.0.2.3']));
+    await serve(t, other.pod, 'udp', 53, 'other');
+    await until(
+      'it is answered',
+      async () => (await ask(outside, 'udp', '192.0.2.3', 5353))?.label === 'other',
+    );
+    const conversations = await tracked(host, 4, 5353);
+    t.true(conversations.length > 0);
+    const remain = async () => t.is((await tracked(host, 4, 5353)).length, conversations.length);
+    const add = () => attach(host, network, ports([5353, 53, 'udp', '192.0.2.1']));
+    await (await add()).del();
+    await remain();
+    await (await add()).pod.remove();
+    const valid = [{ containerID: other.pod.containerId, ifname: 'eth0' }];
+    t.is((await runNetworkVerb(host, network, 'GC', { valid })).exit, 0);
+    await remain();
+  });
+
 /** What may follow a DEL that did not finish, and what it is told. */
 const remedies: Readonly<Record<string, (portmap: Attachment) => Promise<void>>> = {
   'DEL that is told the mappings': async (portmap) => {

@@ -323,6 +323,11 @@ test('nftables: conditions are read by nft, and what iptables alone can do is re
   t.regex(await fail({ externalSetMarkChain: 'X' }), /for iptables only/);
   t.regex(await fail({ conditionsV4: ['accept;', 'flush', 'ruleset'] }), /holds ";"/);
   t.regex(await fail({ conditionsV4: ['frobnicate'] }), /nft refuses/);
+  await fakePrograms(host, '/usr/sbin/nft flush ruleset; exit 1', ['nft'], ['']);
+  const outcome = await new Attachment(host, await host.addPod(), closed(), ports([8082, 80])).tryAdd({
+    env: fakesFirst,
+  });
+  t.regex(outcome.error?.msg ?? '', /nft refuses/, 'though its chain is gone');
 });
 
 /** A network whose ports are closed to the machine of {@link outsideOf}. */
@@ -525,6 +530,24 @@ test('nftables: DEL on one network leaves the same container alone on another', 
   await new Attachment(host, pod, other, { ifname: 'eth1' }).del();
   await attach(host, other, { pod, ifname: 'eth1', ...ports([8081, 80]) });
   await one.del();
+  t.notRegex(await portTable(host), /8080/);
+  t.regex(await portTable(host), /8081/);
+});
+
+test('nftables: DEL that is told no address leaves rules of the reference plugin for another interface', async (t) => {
+  const host = await makeHost(t);
+  const pod = await host.addPod();
+  const one = await attach(host, portNet(), { pod, ...ports([8080, 80]) });
+  const other = otherNet();
+  const { ip } = await attach(
+    host,
+    { ...other, plugins: other.plugins.slice(0, 1) },
+    { pod, ifname: 'eth1' },
+  );
+  const rule = `tcp dport 8081 dnat to ${ip}:80 comment "${pod.containerId}"`;
+  await host.run(['nft', `add rule ip cni_hostport hostports ${rule}`]);
+  one.result = undefined;
+  await one.del({ capabilities: {} });
   t.notRegex(await portTable(host), /8080/);
   t.regex(await portTable(host), /8081/);
 });

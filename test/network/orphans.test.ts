@@ -6,11 +6,12 @@
 import { existsSync, rmSync, writeFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
-import { Attachment, type AttachOptions, attach } from '../support/chain.ts';
+import { Attachment, type AttachOptions, attach, runNetworkVerb } from '../support/chain.ts';
 import { fakePrograms, firewallNet, withoutFirewall } from '../support/firewall.ts';
 import { type Host, makeHost, type Teardown } from '../support/host.ts';
 import { makeNamedHost, named, network as namedNetwork, serverOf } from '../support/name-server.ts';
 import { dig, files, iptablesSave, until } from '../support/observe.ts';
+import { succeeded } from '../support/plugin.ts';
 import { portNet } from '../support/portmap.ts';
 
 const accepting = async (host: Host) =>
@@ -38,18 +39,26 @@ const lingering = (host: Host) =>
     ['-restore'],
   );
 
-/** Runs DEL, and tells the program to go on once DEL has had the time not to wait for it. */
-async function delWaits(t: ExecutionContext, one: Attachment): Promise<void> {
+/** Cleans up, and tells the program to go on once that has had the time not to wait for it. */
+async function waits(t: ExecutionContext, host: Host, cleanUp: () => Promise<unknown>): Promise<void> {
   let isOver = false;
-  const deleting = one.del().finally(() => {
+  const cleaning = cleanUp().finally(() => {
     isOver = true;
   });
   await sleep(2000);
-  t.false(isOver, 'DEL waits');
-  writeFileSync(one.host.file('/run/go'), '');
-  await deleting;
-  await isThere(one.host, '/run/ended');
+  t.false(isOver, 'it waits');
+  writeFileSync(host.file('/run/go'), '');
+  await cleaning;
+  await isThere(host, '/run/ended');
 }
+
+const delWaits = (t: ExecutionContext, one: Attachment) => waits(t, one.host, () => one.del());
+
+/** GC of an attachment's network, on which nothing is valid any more. */
+const collect = async ({ host, network }: Attachment) =>
+  succeeded(await runNetworkVerb(host, { ...network, cniVersion: '1.1.0' }, 'GC', { valid: [] }));
+
+const gcWaits = (t: ExecutionContext, one: Attachment) => waits(t, one.host, () => collect(one));
 
 /** A pod of a bridge, and networks of the firewall plugin alone that it can be put into, for IPv4. */
 async function scene(t: Teardown) {
@@ -76,6 +85,16 @@ test('DEL waits for what an ADD that was killed has started', async (t) => {
   const killed = on('one');
   t.not(await add(killed, { env: await orphan(host) }), 0);
   await delWaits(t, killed);
+  t.deepEqual([await accepting(host), claims(host)], [[], {}]);
+});
+
+test('GC waits for what an ADD that was killed has started, and for nothing of another network', async (t) => {
+  const { host, pod, add, on } = await scene(t);
+  const killed = on('one');
+  t.not(await add(killed, { env: await orphan(host) }), 0);
+  await collect(on('other', pod));
+  t.false(existsSync(host.file('/run/ended')));
+  await gcWaits(t, killed);
   t.deepEqual([await accepting(host), claims(host)], [[], {}]);
 });
 
@@ -117,6 +136,10 @@ test('a published port is free again after an ADD that was killed, whatever that
   await killed.del();
   t.not((await killed.tryAdd({ env: await orphan(host) }, bridge.result)).exit, 0);
   await delWaits(t, killed);
+  t.notRegex((await iptablesSave(host, 'nat')).join('\n'), /8080/);
+  for (const file of ['go', 'ended']) rmSync(host.file(`/run/${file}`));
+  t.not((await killed.tryAdd({ env: await orphan(host) }, bridge.result)).exit, 0);
+  await gcWaits(t, killed);
   t.notRegex((await iptablesSave(host, 'nat')).join('\n'), /8080/);
   await (await attach(host, network, { capabilities })).check();
 });

@@ -5,7 +5,7 @@
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { writeFileSync } from 'node:fs';
+import { existsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
@@ -101,6 +101,30 @@ for (const backend of ['iptables', 'nftables']) {
     await living.check();
   });
 
+  test(`${backend}: containers share a port by conditions, unless one no longer exists`, async (t) => {
+    const host = await makeHost(t);
+    const outside = await outsideOf(host);
+    const [v4, v6] = [
+      backend === 'iptables' ? '! -s' : 'ip saddr !=',
+      backend === 'iptables' ? '! -s' : 'ip6 saddr !=',
+    ];
+    const conditions = {
+      conditionsV4: `${v4} 203.0.113.0/24`.split(' '),
+      conditionsV6: `${v6} 2001:db8::/32`.split(' '),
+    };
+    const network = portNet({ backend, ...conditions });
+    const first = await attach(host, network, ports([8080, 80]));
+    const second = await attach(host, network, ports([8080, 80]));
+    for (const one of [first, second]) await one.check();
+    await first.pod.remove();
+    const next = await attach(host, network, ports([8080, 80]));
+    await serve(t, second.pod, 'tcp', 80, 'second');
+    t.like(await reach(outside, 'tcp', '192.0.2.1', 8080), { label: 'second' });
+    for (const one of [second, next]) await one.check();
+    for (const one of [second, next]) await one.del();
+    t.deepEqual(await mappingsOf(host, 8080), []);
+  });
+
   test(`${backend}: where nothing tells that a holder no longer exists, it holds; the runtime's cache tells`, async (t) => {
     const host = await makeHost(t);
     const holder = await attach(host, portNet({ backend }), ports([8080, 80]));
@@ -162,6 +186,33 @@ for (const backend of ['iptables', 'nftables']) {
     t.is(exit, 1);
     t.deepEqual([await mappingsOf(host, 8080), await mappingsOf(host, 8081)], [before, []]);
     t.deepEqual(files(host, '/run/cni/portmap'), notes);
+  });
+
+  test(`${backend}: an ADD that is undone leaves what it did not replace in the other family`, async (t) => {
+    const host = await makeHost(t);
+    const pod = await host.addPod();
+    const network = portmapOnly({ backend });
+    const [result, { ips }] = ['10.5.0.2/24', 'fd00:5::2/64'].map((one) => resultFor(pod.netns, one)) as [
+      PrintedResult,
+      PrintedResult,
+    ];
+    const prevResult = { ...result, ips: [...result.ips!, ...ips!] };
+    t.is((await new Attachment(host, pod, network, ports([8080, 80])).tryAdd({}, prevResult)).exit, 0);
+    const before = await mappingsOf(host, 8080);
+    const on4 = ports([8080, 80, 'tcp', '192.0.2.1'], [8081, 81, 'tcp', '192.0.2.1']);
+    const again = new Attachment(host, pod, network, { ...on4, isUnheard: true });
+    t.not((await again.tryAdd({}, prevResult)).exit, 0);
+    t.deepEqual([await mappingsOf(host, 8080), await mappingsOf(host, 8081)], [before, []]);
+  });
+
+  test(`${backend}: unfinished hints of a plugin that was killed go with DEL`, async (t) => {
+    const host = await makeHost(t);
+    const one = await attach(host, portNet({ backend }), ports([8080, 80]));
+    // Processes have smaller numbers.
+    const unfinished = `/run/cni/iptables/${'0'.repeat(64)}.json.${2 ** 22 + 1}.tmp`;
+    await host.run(['sh', '-c', 'mkdir -p /run/cni/iptables; touch "$0"', unfinished]);
+    await one.del();
+    t.false(existsSync(host.file(unfinished)));
   });
 
   test(`${backend}: without a route to the container its port is mapped all the same`, async (t) => {

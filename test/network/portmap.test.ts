@@ -148,6 +148,20 @@ test('ADD again replaces the mappings of the same container', async (t) => {
 });
 
 for (const backend of ['iptables', 'nftables']) {
+  test(`${backend}: DEL of an interface leaves another one its mapping in the other family`, async (t) => {
+    const host = await makeHost(t);
+    const outside = await outsideOf(host);
+    const one = await attach(host, portNet({ backend }), ports([8080, 80, 'tcp', '192.0.2.1']));
+    const mapped = ports([8080, 80, 'tcp', 'fd00:2::1']);
+    const other = await attach(host, portNet({ backend }), { pod: one.pod, ifname: 'eth1', ...mapped });
+    await serve(t, one.pod, 'tcp', 80, 'web');
+    await one.del();
+    await other.check();
+    t.like(await reach(outside, 'tcp', 'fd00:2::1', 8080), { label: 'web' });
+    await other.del();
+    t.notRegex(await host.run(['nft', '--stateless', 'list', 'ruleset']), /CNI-DN-|dnat to/);
+  });
+
   test(`${backend}: two interfaces of a container on one network have their mappings at once`, async (t) => {
     const host = await makeHost(t);
     const outside = await outsideOf(host);

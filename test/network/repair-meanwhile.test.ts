@@ -5,6 +5,7 @@
 
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
 import type { Host, Pod } from '../support/host.ts';
 import { files, links, snapshot } from '../support/observe.ts';
@@ -49,6 +50,8 @@ async function justBefore(host: Host, script: string): Promise<NodeJS.ProcessEnv
 }
 
 const command = join(suites.ours, 'cni');
+/** As a DEL of a suite that does not wait for programs: those of the repair wait for this DEL. */
+const unawaited = `rm -f /run/cni/programs.lock; ${command}`;
 const nameOf = ({ host }: Operator) =>
   Object.keys(files(host, '/var/lib/cni/results'))[0]!.replace(/^.*(cnitool-\w{4}).*$/, '$1');
 
@@ -65,7 +68,7 @@ async function podWithoutRules(t: ExecutionContext) {
 test('a pod that is deleted while it is repaired does not come back', async (t) => {
   const { operator, pod, empty } = await podWithoutRules(t);
   const { host, tryCni } = operator;
-  const env = await justBefore(host, `${command} del net ${pod.netns}`);
+  const env = await justBefore(host, `${unawaited} del net ${pod.netns}`);
   const repaired = await tryCni(['repair'], env);
   t.is(repaired.exit, 0, repaired.stderr);
   t.regex(
@@ -85,7 +88,7 @@ test('a pod does not come back either whose DEL ends long after it was repaired'
     await host.run(['ln', '-s', join(suites.ours, name), `/run/slow/${name}`]);
   const slow = `#!/bin/sh\n${suites.ours}/bridge || exit\ntouch /run/hook/gone\nsleep 3\n`;
   writeFileSync(host.file('/run/slow/bridge'), slow, { mode: 0o755 });
-  const script = `CNI_PATH=/run/slow ${command} del net ${pod.netns} &
+  const script = `export CNI_PATH=/run/slow; ${unawaited} del net ${pod.netns} &
     until [ -e /run/hook/gone ]; do sleep 0.1; done`;
   const env = await justBefore(host, script);
   const repaired = await tryCni(['repair'], env);
@@ -98,7 +101,7 @@ test('a pod does not come back either whose DEL ends long after it was repaired'
 test('a pod that is deleted and added again while it is repaired stays', async (t) => {
   const { operator, pod, empty } = await podWithoutRules(t);
   const { host, cni, tryCni } = operator;
-  const script = `${command} del net ${pod.netns} && ${command} add net ${pod.netns}`;
+  const script = `${unawaited} del net ${pod.netns} && ${command} add net ${pod.netns}`;
   const CAP_ARGS = JSON.stringify({ portMappings: [{ hostPort: 8080, containerPort: 80 }] });
   const env = { ...(await justBefore(host, script)), CAP_ARGS };
   await tryCni(['repair'], env);
@@ -106,6 +109,44 @@ test('a pod that is deleted and added again while it is repaired stays', async (
   t.regex(await cni(['repair']), /^0 attachments repaired, 1 intact\.\n$/);
   await operator.del(pod);
   t.deepEqual(await remains(host), empty);
+});
+
+test('DEL waits for what a repair that was killed has started', async (t) => {
+  const { operator, pod, empty } = await podWithoutRules(t);
+  const { host, tryCni } = operator;
+  const script = 'kill -9 $PPID; until [ -e /run/go ]; do sleep 0.05; done';
+  t.is((await tryCni(['repair'], await justBefore(host, script))).exit, 'SIGKILL');
+  let isOver = false;
+  const deleting = operator.del(pod).finally(() => {
+    isOver = true;
+  });
+  await sleep(2000);
+  t.false(isOver, 'it waits');
+  writeFileSync(host.file('/run/go'), '');
+  await deleting;
+  await operator.del(await operator.add());
+  t.deepEqual(await remains(host), empty);
+});
+
+test('rules of a pod that the reference plugin has added are not doubled', async (t) => {
+  const ranges = [[{ subnet: '10.5.0.0/24' }], [{ subnet: 'fd00:5::/64' }]];
+  const dual = { ...bridge, ipam: { type: 'host-local', ranges } };
+  const operator = await operatorOf(t, [dual, { type: 'firewall', backend: 'iptables' }]);
+  const { host, cni } = operator;
+  const pod = await operator.add();
+  const accepting = async () =>
+    (await host.run(['sh', '-c', 'iptables-save -t filter; ip6tables-save -t filter']))
+      .split('\n')
+      .filter((rule) => /^-A CNI-FORWARD .*-j ACCEPT$/.test(rule));
+  const before = await accepting();
+  t.is(before.length, 4);
+  // It notes nothing.
+  await host.run(['rm', '-r', '/run/cni/firewall']);
+  await host.run(['iptables', '-F', 'FORWARD']);
+  t.regex(await cni(['repair']), /1 attachment repaired/);
+  t.deepEqual(await accepting(), before);
+  await operator.del(pod);
+  t.deepEqual(await accepting(), []);
 });
 
 test('pods come and go while rules are lost and repaired, and nothing of them stays', async (t) => {
