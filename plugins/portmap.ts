@@ -163,7 +163,7 @@ async function eachBackend(
   known: readonly StalePort[],
 ): Promise<void> {
   const removed: MappedPort[] = [];
-  // What iptables lists of removed ports is not the address that they were bound to.
+  // iptables tells which ports were removed, but not to which host address they were bound.
   const isKnown = ({ family, port, was }: MappedPort) =>
     !was && known.some((one) => one.family === family && one.port === port);
   const fromBackends = backendNames.map((name) => async () => {

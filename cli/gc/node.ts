@@ -60,7 +60,7 @@ export async function collectNode(
     }
   if (!hasLeft) for (const tell of refused) tell();
   for (const message of unknown) warn(message);
-  // Others collect there; it is a failure only if nothing else was wanted.
+  // whereabouts' reconciler collects there, so this is a failure only if no other network could be asked.
   if (unknown.length > 0 && !isAsked) process.exitCode = ExitCode.Failure;
   if (!isShared)
     throw new CommandError(

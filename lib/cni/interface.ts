@@ -205,6 +205,7 @@ export function neighbourAddresses({
   if (!sandbox) return [];
   const own = getLink(sandbox.socket, ifname)?.index;
   return listAddresses(sandbox.socket)
-    .filter(({ link }) => link !== own)
-    .map(({ prefix }) => prefix.address);
+    .map(({ link, prefix }) => ({ link, address: prefix.address }))
+    .filter(({ link, address }) => link !== own && !address.isLoopback)
+    .map(({ address }) => address);
 }

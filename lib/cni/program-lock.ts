@@ -12,6 +12,7 @@ import { makeDirectory } from '../directory.ts';
 import { errnoOf } from '../file.ts';
 import { byteOf, isByteLocked, lockedBytes, tryLockByte } from '../kernel/byte-lock.ts';
 import { openRegular } from '../kernel/lock.ts';
+import type { Invocation } from './invocation.ts';
 
 const directory = '/run/cni';
 const file = `${directory}/programs.lock`;
@@ -21,33 +22,42 @@ const longestWait = 60_000;
 /** Pause between two attempts, in milliseconds. */
 const pause = 10;
 
+/** What the lock needs to know of a call. */
+interface LockContext {
+  readonly invocation: Pick<Invocation, 'containerId' | 'ifname'>;
+  readonly programLock?: ProgramLock | undefined;
+}
+
 /** The lock of one plugin's calls for one attachment. */
 export class ProgramLock implements Disposable {
   private readonly byte: bigint;
+  private readonly outer: ProgramLock | undefined;
   private fd: number | undefined;
   private isHeld = false;
   private isOver = false;
 
   /**
-   * @param plugin its name: a plugin that it runs in another process has a lock of its own.
-   * @param attachment as the runtime names it.
+   * @param context of the call. The lock of the plugin that delegates to this one within the process, if
+   *   there is one, is held by programs as well.
    */
-  constructor(plugin: string, network: string, attachment: { containerId: string; ifname: string }) {
-    this.byte = byteOf(groupOf(plugin, network), `${attachment.containerId}/${attachment.ifname}`);
+  constructor(plugin: string, network: string, { invocation, programLock }: LockContext) {
+    this.byte = byteOf(groupOf(plugin, network), `${invocation.containerId}/${invocation.ifname}`);
+    this.outer = programLock;
   }
 
   /**
    * Takes the lock for a program that is about to be started, if nobody holds it.
-   * @returns the descriptor that the program is to inherit; none once the call has ended, or if the file
+   * @returns the descriptors that the program is to inherit; none once the call has ended, or if the file
    *   cannot be used, as a full disk must keep nobody from cleaning up.
    */
   held(): readonly number[] {
     if (this.isOver) return [];
+    const outer = this.outer?.held() ?? [];
     try {
       if (this.fd === undefined) makeDirectory(directory, 0o700);
-      return this.take(constants.O_CREAT) ? [this.fd!] : [];
+      return this.take(constants.O_CREAT) ? [...outer, this.fd!] : outer;
     } catch {
-      return [];
+      return outer;
     }
   }
 
@@ -57,7 +67,7 @@ export class ProgramLock implements Disposable {
    */
   async settle(warn: (message: string) => void): Promise<void> {
     await orWarn(warn, async () => {
-      if (!(await isOverInTime(() => this.take(0)))) warn(unending('this attachment'));
+      if (!(await isOverInTime(() => this.take(0)))) warn(unendingWarning('this attachment'));
     });
   }
 
@@ -80,8 +90,8 @@ export class ProgramLock implements Disposable {
 }
 
 /**
- * Waits until all that a plugin does for a network at the moment has ended, and the programs that calls have
- * started which ended before. What begins meanwhile is not waited for.
+ * Waits until the calls of a plugin that are under way for a network have ended, and all programs left by
+ * earlier calls. Other attachments that begin meanwhile are not waited for.
  * @param warn as for {@link ProgramLock.settle}.
  */
 export async function settleNetwork(
@@ -97,7 +107,7 @@ export async function settleNetwork(
         held = held.filter((byte) => isByteLocked(fd, file, byte));
         return held.length === 0;
       };
-      if (!(await isOverInTime(areFree))) warn(unending(`network "${network}"`));
+      if (!(await isOverInTime(areFree))) warn(unendingWarning(`network "${network}"`));
     } finally {
       closeSync(fd);
     }
@@ -124,7 +134,7 @@ async function orWarn(warn: (message: string) => void, wait: () => Promise<void>
   }
 }
 
-function unending(what: string): string {
+function unendingWarning(what: string): string {
   return (
     `Going on, though an earlier call for ${what}, or a program that it started, has not ended for ${longestWait / 1000} seconds. ` +
     `Find out which one hangs: "fuser --verbose ${file}" lists those that it may be`

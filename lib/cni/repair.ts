@@ -50,11 +50,8 @@ export async function repairPlugin(
   mode: RepairMode,
 ): Promise<RepairOutcome> {
   const config = decodeConfig(plugin, context, parseConfig(context.stdin));
-  // As for ADD: DEL waits for programs that a repair which was killed has left.
-  using lock = context.programLock
-    ? undefined
-    : new ProgramLock(plugin.name, config.name, context.invocation);
-  const { programLock = lock } = context;
+  // As in ADD, so that DEL waits for programs that a killed repair has left.
+  using programLock = mode.isDryRun ? undefined : new ProgramLock(plugin.name, config.name, context);
   using call = new Call<never>(
     { ...context, programLock },
     {

@@ -164,10 +164,8 @@ async function invoke(
   const valid = command === 'GC' ? validAttachments(config) : [];
   if (!valid) return undefined;
   const prevResult = readPrevResult(config, context);
-  // Delegates within this process have the lock of the plugin that the runtime called.
-  const isOwn = (command === 'ADD' || command === 'DEL') && !context.programLock;
-  using lock = isOwn ? new ProgramLock(plugin.name, config.name, context.invocation) : undefined;
-  const { programLock = lock } = context;
+  using programLock =
+    command === 'ADD' || command === 'DEL' ? new ProgramLock(plugin.name, config.name, context) : undefined;
   using call = new Call<never>(withoutOwnNetns({ ...context, programLock }), {
     config: config as never,
     prevResult,
@@ -185,7 +183,7 @@ async function invoke(
         throw isClean || context.depth === 0 ? error : LeftoverError.from(error);
       }
     case 'DEL':
-      await lock?.settle((message) => call.warn(message));
+      await programLock?.settle((message) => call.warn(message));
       await plugin.del(call);
       return undefined;
     case 'CHECK':
@@ -199,8 +197,9 @@ async function invoke(
       }
       return undefined;
     default:
+      if (!plugin.gc) return undefined;
       await settleNetwork(plugin.name, config.name, (message) => call.warn(message));
-      await plugin.gc?.(call);
+      await plugin.gc(call);
       return undefined;
   }
 }

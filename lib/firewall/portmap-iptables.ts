@@ -84,8 +84,8 @@ export const iptablesPortMap = (programs: Programs): PortMapBackend => ({
       : families;
     await forInstalledFamilies(async (family) => {
       const told = hints ? attachmentRules(family, { ...hints, attachment }) : [];
-      // Another interface of the container may have the same entry, and mappings in a family in which this one
-      // has none.
+      // Another interface of the container may have the same entry, and mappings in a family in which this
+      // one has none.
       const known = told.some((rule) => rule.chain === chain) ? told : [];
       const entries = await removeRules(programs, family, table, {
         chain,
@@ -103,7 +103,9 @@ export const iptablesPortMap = (programs: Programs): PortMapBackend => ({
 
   async missing(request) {
     const missing: string[] = [];
-    await forFamilies(mappedFamilies(request), async (family) => {
+    // What leads to a chain without mappings may go with another interface of the container.
+    const mapped = mappedFamilies(request).filter((one) => mappingsOf(request.mappings, one).length > 0);
+    await forFamilies(mapped, async (family) => {
       missing.push(...(await missingRules(programs, family, table, ruleSetOf(family, request))));
     });
     return missing;

@@ -101,10 +101,10 @@ export const nftablesPortMap = (programs: Programs): PortMapBackend => ({
   async del(attachment, neighbours, hints) {
     const containers = hints?.containers.map(({ address }) => address) ?? [];
     // When nobody tells the address, rules without an owner may be for another interface of the container.
-    const isNeighbours = (rule: NftRule) =>
+    const isOfNeighbour = (rule: NftRule) =>
       containers.length === 0 && !rule.owner && neighbours().some((address) => mentions(rule, address));
     return removeWhere(
-      (rule) => isOf(attachment, rule, containers) && !isNeighbours(rule),
+      (rule) => isOf(attachment, rule, containers) && !isOfNeighbour(rule),
       (socket) => removeConditions(socket, attachment),
     );
   },

@@ -203,8 +203,8 @@ export function listLinks(socket: RouteSocket): Link[] {
 }
 
 /**
- * The ports of a bridge, or the members of a VRF. The kernel leaves out all others, so that the list is short
- * enough not to be interrupted: before Linux 6.9, one that was may lack some.
+ * The ports of a bridge, or the members of a VRF. The kernel leaves out all others, so the list is short and
+ * rarely interrupted; before Linux 6.9, an interrupted list may lack entries.
  */
 export function listPorts(socket: RouteSocket, master: number): Link[] {
   const payload = encodeLink(0, { master });

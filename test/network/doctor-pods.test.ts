@@ -110,15 +110,28 @@ test('ends of a veth pair with different MTUs', async (t) => {
   });
 });
 
+test('an uplink for IPv6 alone may be narrow for pods without addresses of IPv6', async (t) => {
+  const ipam = hostLocal('10.9.0.0/24');
+  const { on } = await scene(
+    t,
+    network('v4', { type: 'bridge', bridge: 'br4', isDefaultGateway: true, ipam }),
+  );
+  await on.attach('v4');
+  await on.sh(
+    'ip link add six up mtu 1300 type veth peer name six-peer; ip link set dev six-peer up; ip -6 route add default dev six',
+  );
+  const narrow = async () =>
+    (await examine(on)).found.filter(({ rule }) => rule === 'mtu').map(({ subject }) => subject);
+  t.deepEqual(await narrow(), []);
+  await on.sh('ip route add default via 192.0.2.2; ip link set dev wire mtu 1400');
+  t.deepEqual(await narrow(), ['wire']);
+});
+
 test('pods whose packets are larger than those of others on the bridge, or than an uplink takes', async (t) => {
   const { on, pod } = await scene(t);
   const second = await on.attach('net');
   await on.sh('ip route add default via 192.0.2.2');
   await on.sh('ip link set dev wire mtu 1400');
-  // The pods have no addresses of IPv6.
-  await on.sh(
-    'ip link add six up mtu 1300 type veth peer name six-peer; ip link set dev six-peer up; ip -6 route add default dev six',
-  );
   const narrow = (await examine(on)).found;
   t.deepEqual(
     narrow.map(({ rule, subject, severity }) => [rule, subject, severity]),

@@ -368,9 +368,9 @@ test('nftables: what an ADD that was killed had nft read goes with DEL and GC, t
   t.is((await chains()).length, 2);
   const gc = (network: Conflist) =>
     runNetworkVerb(host, network, 'GC', { valid: [{ containerID: valid.pod.containerId, ifname: 'eth0' }] });
-  await gc(otherNet());
+  t.is((await gc(otherNet())).exit, 0);
   t.is((await chains()).length, 2);
-  await gc(closed());
+  t.is((await gc(closed())).exit, 0);
   t.is((await chains()).length, 1);
   await stale.del();
   await valid.del();
@@ -544,12 +544,19 @@ test('nftables: DEL that is told no address leaves rules of the reference plugin
     { ...other, plugins: other.plugins.slice(0, 1) },
     { pod, ifname: 'eth1' },
   );
-  const rule = `tcp dport 8081 dnat to ${ip}:80 comment "${pod.containerId}"`;
-  await host.run(['nft', `add rule ip cni_hostport hostports ${rule}`]);
+  await pod.run(['ip', 'link', 'set', 'lo', 'up']);
+  const rule = (chain: string, text: string) =>
+    host.run(['nft', `add rule ip cni_hostport ${chain} ${text} comment "${pod.containerId}"`]);
+  await rule('hostports', `tcp dport 8081 dnat to ${ip}:80`);
+  for (const address of [ip, one.ip])
+    await rule('masquerading', `ip saddr 127.0.0.1 ip daddr ${address} masquerade`);
+  const localhost = async () => (await portTable(host)).match(/saddr 127\.0\.0\.1 ip daddr \S+/g);
+  t.is((await localhost())?.length, 3, 'one of them is of this suite');
   one.result = undefined;
   await one.del({ capabilities: {} });
   t.notRegex(await portTable(host), /8080/);
   t.regex(await portTable(host), /8081/);
+  t.deepEqual(await localhost(), [`saddr 127.0.0.1 ip daddr ${ip}`]);
 });
 
 test('nftables: port mappings know their network: without prevResult, and in GC', async (t) => {

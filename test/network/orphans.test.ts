@@ -6,7 +6,7 @@
 import { existsSync, rmSync, writeFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
-import { Attachment, type AttachOptions, attach, runNetworkVerb } from '../support/chain.ts';
+import { Attachment, type AttachOptions, attach, type Conflist, runNetworkVerb } from '../support/chain.ts';
 import { fakePrograms, firewallNet, withoutFirewall } from '../support/firewall.ts';
 import { type Host, makeHost, type Teardown } from '../support/host.ts';
 import { makeNamedHost, named, network as namedNetwork, serverOf } from '../support/name-server.ts';
@@ -21,11 +21,19 @@ const claims = (host: Host) => files(host, '/run/cni/firewall');
 const isThere = (host: Host, file: string) => until(file, () => existsSync(host.file(file)));
 const waiting = 'until [ -e /run/go ]; do sleep 0.05; done';
 
-/** An iptables-restore that kills the plugin, and goes on when it is told to. */
-const orphan = (host: Host) =>
+/**
+ * An iptables-restore that kills the plugin, and goes on when it is told to.
+ * @param what it is told to add or remove when it does so; anything by default.
+ */
+const orphan = (host: Host, what = '') =>
   fakePrograms(
     host,
-    `kill -9 $PPID; ${waiting}; /usr/sbin/iptables-restore "$@"; touch /run/ended`,
+    `cat > /run/rules.$$
+    if grep -q -e '${what}' /run/rules.$$; then kill -9 $PPID; ${waiting}; fi
+    /usr/sbin/iptables-restore "$@" < /run/rules.$$
+    status=$?
+    [ ! -e /run/go ] || touch /run/ended
+    exit $status`,
     ['iptables'],
     ['-restore'],
   );
@@ -92,8 +100,7 @@ test('GC waits for what an ADD that was killed has started, and for nothing of a
   const { host, pod, add, on } = await scene(t);
   const killed = on('one');
   t.not(await add(killed, { env: await orphan(host) }), 0);
-  await collect(on('other', pod));
-  t.false(existsSync(host.file('/run/ended')));
+  t.is((await collect(on('other', pod))).stderr, '');
   await gcWaits(t, killed);
   t.deepEqual([await accepting(host), claims(host)], [[], {}]);
 });
@@ -142,6 +149,21 @@ test('a published port is free again after an ADD that was killed, whatever that
   await gcWaits(t, killed);
   t.notRegex((await iptablesSave(host, 'nat')).join('\n'), /8080/);
   await (await attach(host, network, { capabilities })).check();
+});
+
+test('GC of a network waits for what multus has started for it', async (t) => {
+  const host = await makeHost(t, { mayHaveAgent: false });
+  const capabilities = { portMappings: [{ hostPort: 8080, containerPort: 80 }] };
+  const inner = portNet({ backend: 'iptables' });
+  const plugins = [{ type: 'multus', delegates: [inner], capabilities: { portMappings: true } }];
+  const outer: Conflist = { cniVersion: '1.1.0', name: 'outer', plugins };
+  const first = await attach(host, outer, { capabilities });
+  t.regex((await iptablesSave(host, 'nat')).join('\n'), /8080/);
+  await first.del();
+  const killed = new Attachment(host, await host.addPod(), outer, { capabilities });
+  t.not((await killed.tryAdd({ env: await orphan(host, '8080') })).exit, 0);
+  await gcWaits(t, new Attachment(host, killed.pod, { ...inner, plugins: inner.plugins.slice(1) }));
+  t.notRegex((await iptablesSave(host, 'nat')).join('\n'), /8080/);
 });
 
 test('an ADD whose result gets lost leaves the rules that another network needs by now', async (t) => {

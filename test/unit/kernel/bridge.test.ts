@@ -31,7 +31,7 @@ test('an address that is in the way of two may be taken away by either', (t) => 
   );
 });
 
-test('the kernel lists the ports of a bridge alone', (t) => {
+test('the kernel lists only the ports of that bridge', (t) => {
   using netns = Netns.create();
   using socket = openRouteSocket(netns);
   for (const name of ['br0', 'br1']) socket.execute(createLink(bridgeKind({}), { name }));
