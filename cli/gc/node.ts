@@ -23,7 +23,7 @@ export async function collectNode(
 ): Promise<void> {
   const living = await livingHere();
   let isShared = false;
-  let isAsked = false;
+  let isAnswered = false;
   let hasLeft = false;
   const refused: (() => void)[] = [];
   const unknown: string[] = [];
@@ -38,16 +38,11 @@ export async function collectNode(
       try {
         if (network.disableGC) throw new CommandError('"disableGC" is set, so that nothing is collected');
         const left = await plugin.leftBehind(config(), node, callerEnvironment()).catch((error: unknown) => {
-          if (error instanceof NodesUnknownError) {
-            unknown.push(`Network "${network.name}": ${error.message}`);
-            return undefined;
-          }
-          isAsked = true;
           if (!(error instanceof NodePresentError)) throw error;
           refused.push(() => fail(error));
         });
         if (!left) continue;
-        isAsked = true;
+        isAnswered = true;
         hasLeft ||= left.length > 0;
         const isLiving = ({ owner }: RemoteHolding) => living.has(attachmentKey(owner));
         for (const one of left.filter(isLiving))
@@ -55,13 +50,14 @@ export async function collectNode(
         const gone = left.filter((one) => !isLiving(one));
         await collectLeft(network.name, gone, { node, dryRun });
       } catch (error) {
-        fail(error);
+        if (error instanceof NodesUnknownError) unknown.push(`Network "${network.name}": ${error.message}`);
+        else fail(error);
       }
     }
   if (!hasLeft) for (const tell of refused) tell();
   for (const message of unknown) warn(message);
-  // whereabouts' reconciler collects there, so this is a failure only if no other network could be asked.
-  if (unknown.length > 0 && !isAsked) process.exitCode = ExitCode.Failure;
+  // whereabouts' reconciler collects there, so this is a failure only if no other network told anything.
+  if (unknown.length > 0 && !isAnswered) process.exitCode = ExitCode.Failure;
   if (!isShared)
     throw new CommandError(
       `There is nothing to collect of node "${node}": no network that was looked at (${networks.map(({ name }) => `"${name}"`).join(', ') || 'there are none'}) has an IPAM plugin that shares ranges with other nodes, as whereabouts does`,

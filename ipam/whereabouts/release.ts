@@ -50,7 +50,7 @@ export async function release(
   });
   if (!succeeded) {
     const [own, ...taken] = results.slice(0, 1 + places.length).map(({ kvs }) => kvs[0]?.value);
-    if (own !== undefined) await giveBack(client, owner, own, guess ? lease : await grant());
+    if (own !== undefined) await giveBack(client, owner, own, lease ?? (await grant()));
     else if (guess?.host !== undefined)
       for (const former of formerOwners(owner, taken))
         await giveBackOfHost(client, former, guess.host, lease);

@@ -197,7 +197,7 @@ export function knownAddresses(call: Call): Prefix[] {
   return call.prevResult ? addressesByName(call, call.prevResult).map(({ address }) => address) : [];
 }
 
-/** The addresses of the container's other interfaces; none when the sandbox no longer exists. */
+/** Addresses of the other interfaces but those of loopback; none when the sandbox no longer exists. */
 export function neighbourAddresses({
   sandboxIfPresent: sandbox,
   ifname,
@@ -205,7 +205,6 @@ export function neighbourAddresses({
   if (!sandbox) return [];
   const own = getLink(sandbox.socket, ifname)?.index;
   return listAddresses(sandbox.socket)
-    .map(({ link, prefix }) => ({ link, address: prefix.address }))
-    .filter(({ link, address }) => link !== own && !address.isLoopback)
-    .map(({ address }) => address);
+    .filter(({ link, prefix }) => link !== own && !prefix.address.isLoopback)
+    .map(({ prefix }) => prefix.address);
 }

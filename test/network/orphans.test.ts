@@ -7,7 +7,7 @@ import { existsSync, rmSync, writeFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
 import { Attachment, type AttachOptions, attach, type Conflist, runNetworkVerb } from '../support/chain.ts';
-import { fakePrograms, firewallNet, withoutFirewall } from '../support/firewall.ts';
+import { fakePrograms, firewallNet, waitsForProgram, withoutFirewall } from '../support/firewall.ts';
 import { type Host, makeHost, type Teardown } from '../support/host.ts';
 import { makeNamedHost, named, network as namedNetwork, serverOf } from '../support/name-server.ts';
 import { dig, files, iptablesSave, until } from '../support/observe.ts';
@@ -47,16 +47,8 @@ const lingering = (host: Host) =>
     ['-restore'],
   );
 
-/** Cleans up, and tells the program to go on once that has had the time not to wait for it. */
 async function waits(t: ExecutionContext, host: Host, cleanUp: () => Promise<unknown>): Promise<void> {
-  let isOver = false;
-  const cleaning = cleanUp().finally(() => {
-    isOver = true;
-  });
-  await sleep(2000);
-  t.false(isOver, 'it waits');
-  writeFileSync(host.file('/run/go'), '');
-  await cleaning;
+  await waitsForProgram(t, host, cleanUp);
   await isThere(host, '/run/ended');
 }
 

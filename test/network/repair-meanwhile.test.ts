@@ -5,8 +5,8 @@
 
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
+import { waitsForProgram } from '../support/firewall.ts';
 import type { Host, Pod } from '../support/host.ts';
 import { files, links, snapshot } from '../support/observe.ts';
 import { type Operator, operatorOf } from '../support/operator.ts';
@@ -116,14 +116,7 @@ test('DEL waits for what a repair that was killed has started', async (t) => {
   const { host, tryCni } = operator;
   const script = 'kill -9 $PPID; until [ -e /run/go ]; do sleep 0.05; done';
   t.is((await tryCni(['repair'], await justBefore(host, script))).exit, 'SIGKILL');
-  let isOver = false;
-  const deleting = operator.del(pod).finally(() => {
-    isOver = true;
-  });
-  await sleep(2000);
-  t.false(isOver, 'it waits');
-  writeFileSync(host.file('/run/go'), '');
-  await deleting;
+  await waitsForProgram(t, host, () => operator.del(pod));
   await operator.del(await operator.add());
   t.deepEqual(await remains(host), empty);
 });

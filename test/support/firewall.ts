@@ -1,6 +1,8 @@
 /** Networks with the firewall plugin, and the plugin by itself. */
 
 import { mkdirSync, writeFileSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { ExecutionContext } from 'ava';
 import { Attachment, type Conflist } from './chain.ts';
 import type { Host } from './host.ts';
 import { nftJson } from './observe.ts';
@@ -76,6 +78,25 @@ export async function fakePrograms(
     for (const suffix of suffixes)
       writeFileSync(host.file(`/run/fake/${name}${suffix}`), `#!/bin/sh\n${script}\n`, { mode: 0o755 });
   return fakesFirst;
+}
+
+/**
+ * Cleans up, and tells a program of {@link fakePrograms} to go on, by "/run/go", once that has had the time not
+ * to wait for it.
+ */
+export async function waitsForProgram(
+  t: ExecutionContext,
+  host: Host,
+  cleanUp: () => Promise<unknown>,
+): Promise<void> {
+  let isOver = false;
+  const cleaning = cleanUp().finally(() => {
+    isOver = true;
+  });
+  await sleep(2000);
+  t.false(isOver, 'it waits');
+  writeFileSync(host.file('/run/go'), '');
+  await cleaning;
 }
 
 /** The rules of each chain in their order, as iptables-save and nft list them. */

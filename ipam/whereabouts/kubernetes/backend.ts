@@ -22,7 +22,6 @@ import { type Pool, poolHas } from '../pools.ts';
 import { directoryOf, heldDirectoryOf } from '../state.ts';
 import { allocateFrom } from './allocate.ts';
 import type { Allocation } from './ip-pool.ts';
-import type { PoolRef } from './ip-pools.ts';
 import { type Objects, openObjects } from './objects.ts';
 import {
   hasSlices,
@@ -148,8 +147,8 @@ export class KubernetesBackend implements Backend {
     };
     const { isFinal } = this;
     const collectExpired = async () => {
-      const collectIn = ({ ref }: { ref: PoolRef }) => releaseExpired(this.objects(), ref);
-      await eachInSpite(await this.ranges(), collectIn, { isFinal, warn });
+      const ranges = await this.ranges();
+      await eachInSpite(ranges, ({ ref }) => releaseExpired(this.objects(), ref), { isFinal, warn });
     };
     const steps = [...this.held.names().map((name) => () => collectHeld(name)), collectExpired];
     await eachInSpite(steps, (step) => step(), { isFinal, warn });
