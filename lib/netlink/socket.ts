@@ -23,6 +23,7 @@ const BATCH_END = 0x11;
 /** Protocol numbers of linux/netlink.h. */
 export const NetlinkProtocol = { Route: 0, Netfilter: 12 } as const;
 
+/** How often a list is read at most, if nothing else is asked for. */
 const dumpTries = 5;
 /** How often the kernel is asked for an answer when memory is short. */
 const receiveTries = 5;
@@ -128,14 +129,15 @@ export class NetlinkSocket {
   }
 
   /**
-   * Lists what the kernel has. A list that changed while it was read is read again, a few times; the last
-   * reading counts even if it was interrupted too, as under steady load every one may be.
+   * Lists what the kernel has. A list that changed while it was read is read again; the last reading counts
+   * even if it was interrupted too, as under steady load every one may be.
+   * @param tries how often it is read at most.
    * @throws NetlinkError
    */
-  dump(request: Request): Message[] {
-    for (let tries = 1; ; tries++) {
+  dump(request: Request, tries = dumpTries): Message[] {
+    for (let left = tries; ; left--) {
       const { messages, interrupted } = this.dumpOnce(request);
-      if (!interrupted || tries === dumpTries) return messages;
+      if (!interrupted || left <= 1) return messages;
     }
   }
 

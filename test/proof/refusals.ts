@@ -41,7 +41,7 @@ const outdated: readonly NetlinkFault[] = [1, 200].map((times) => ({
   ...{ effect: 'refuse', error: 'ERESTART', times },
 }));
 
-/** Faults of a dump: an interrupted one is repeated, and the fifth counts even if it was interrupted too. */
+/** Faults of a dump: an interrupted one is repeated, and the last counts even if it was interrupted too. */
 const listFaults: readonly NetlinkFault[] = [
   { effect: 'interrupt', times: 2 },
   { effect: 'interrupt', times: 1_000_000 },

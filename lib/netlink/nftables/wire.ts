@@ -77,12 +77,19 @@ export function request(
 export const unsupported = ['EINVAL', 'EOPNOTSUPP', 'EAFNOSUPPORT'] as const;
 
 /**
+ * How often a list is read while it changes. Any change of the ruleset interrupts it, however far from what is
+ * listed, and an interrupted list may lack rules: one that DEL has to remove would stay. nft(8) repeats it
+ * without end.
+ */
+export const listTries = 200;
+
+/**
  * Lists what a request asks for: nothing when there is no such thing, or no nf_tables in the kernel.
  * @throws NetlinkError
  */
 export function dumpIfPresent(socket: NetlinkSocket, dump: Request): ReceivedMessage[] {
   try {
-    return socket.dump(dump);
+    return socket.dump(dump, listTries);
   } catch (error) {
     if (isKernelError(error, 'ENOENT', ...unsupported)) return [];
     throw error;

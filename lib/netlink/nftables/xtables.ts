@@ -7,11 +7,9 @@ import { isKernelError } from '../libc.ts';
 import { Attributes, be64Attr, listAttributes, type Request, stringAttr } from '../message.ts';
 import type { NetlinkSocket } from '../socket.ts';
 import { readExpressions, verdictIn } from './expressions.ts';
-import { dumpIfPresent, Message, type NftTable, request } from './wire.ts';
+import { dumpIfPresent, listTries, Message, type NftTable, request } from './wire.ts';
 
 const Rule = { Table: 1, Chain: 2, Handle: 3, Expressions: 4, Userdata: 7 } as const;
-/** How often a chain is searched anew because it changed meanwhile. */
-const searchTries = 5;
 /** What precedes the attributes of a rule: struct nfgenmsg. */
 const headerSize = 4;
 
@@ -69,7 +67,7 @@ export function findChainsOfPorts(
       const isWhole = socket.search(listRequest(table, chain), (data, from, to) => {
         if (mayHave(data, from, to, ports)) found.push(readRule(data.subarray(from, to)).target);
       });
-      if (isWhole || tries === searchTries) return found;
+      if (isWhole || tries === listTries) return found;
     } catch (error) {
       if (isAbsent(error as Error)) return [];
       throw error;

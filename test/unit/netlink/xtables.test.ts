@@ -8,8 +8,8 @@ import {
   type Request,
   stringAttr,
 } from '../../../lib/netlink/message.ts';
-import { findChainsOfPorts } from '../../../lib/netlink/nftables/xtables.ts';
-import type { NetlinkSocket } from '../../../lib/netlink/socket.ts';
+import { findChainsOfPorts, listRawRules } from '../../../lib/netlink/nftables/xtables.ts';
+import { NetlinkSocket } from '../../../lib/netlink/socket.ts';
 
 /** A match as NFTA_LIST_ELEM with NFTA_EXPR_NAME and NFTA_EXPR_DATA of linux/netfilter/nf_tables.h. */
 function match(name: string, info: Uint8Array): Uint8Array {
@@ -102,5 +102,17 @@ test('the name of the match within a comment is only text', (t) => {
 
 test('a list that changes while it is read is read anew', (t) => {
   t.deepEqual(search([rule('A', multiport([80]))], [80], 2), ['A']);
-  t.deepEqual(search([rule('A', multiport([80]))], [80], 9), ['A'], 'but not for ever');
+  t.deepEqual(search([rule('A', multiport([80]))], [80], 1000), ['A'], 'but not for ever');
+});
+
+test('rules that are missing from interrupted lists are found', (t) => {
+  const payload = rule('A', multiport([80]));
+  let lists = 0;
+  const socket: NetlinkSocket = Object.assign(Object.create(NetlinkSocket.prototype), {
+    dumpOnce: () => (++lists <= 20 ? { messages: [], interrupted: true } : { messages: [{ payload }] }),
+  });
+  t.deepEqual(
+    listRawRules(socket, { family: 'ip', name: 'nat' }, 'CNI-HOSTPORT-DNAT').map(({ target }) => target),
+    ['A'],
+  );
 });
