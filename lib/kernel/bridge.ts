@@ -3,11 +3,9 @@
 import type { Prefix } from '../ip.ts';
 import { isKernelError } from '../netlink/libc.ts';
 import { addAddress, deleteAddress, listAddresses } from './address.ts';
-
 import { createLink, deleteLink, getLink, type Link, listPorts, requireLink, setLink } from './link.ts';
 import { bridgeKind } from './link-kinds.ts';
 import { formatMac } from './mac.ts';
-
 import type { RouteSocket } from './route-socket.ts';
 import { ensureSysctl, preferSysctl } from './sysctl.ts';
 
@@ -87,7 +85,9 @@ function deleteIfUnused(socket: RouteSocket, name: string): void {
 
 /**
  * Gives the bridge the containers' gateway address, and pins its MAC address: otherwise it would follow its
- * ports', and every container would lose its gateway until its neighbour entry times out.
+ * ports', and every container would lose its gateway until its neighbour entry times out. Where the address is
+ * present, the MAC address was pinned before it; setting it again would have the kernel forget every neighbour
+ * on the bridge (NETDEV_CHANGEADDR in net/ipv4/arp.c).
  * @param force replace an address that is in the way.
  * @throws Error when another address is in the way: any other IPv4 address, or an IPv6 one whose subnet
  *   overlaps.
@@ -101,14 +101,11 @@ export function ensureGatewayAddress(socket: RouteSocket, link: Link, gateway: P
       `Bridge "${link.name}" has address ${inTheWay[0]} where ${gateway} is wanted. Remove it, use another bridge, or set "forceAddress"`,
     );
   if (gateway.family === 6) ensureSysctl(['ipv6', 'conf', link.name, 'disable_ipv6'], '0');
+  if (isPresent) return;
   const [pinned, ...outcomes] = socket.attempt(
     setLink(link.index, { mac: macToPin(requireLink(socket, link.index)) }, link.name),
-    ...(isPresent
-      ? []
-      : [
-          ...inTheWay.map((prefix) => deleteAddress(link.index, prefix, link.name)),
-          addAddress(link.index, gateway, { noDad: true, label: link.name }),
-        ]),
+    ...inTheWay.map((prefix) => deleteAddress(link.index, prefix, link.name)),
+    addAddress(link.index, gateway, { noDad: true, label: link.name }),
   );
   if (pinned instanceof Error) throw pinned;
   // Another ADD may be faster: it adds the same address, and removes the same ones that are in the way.
