@@ -5,14 +5,14 @@ import { deleteHostLinks, peerOnHost } from '../kernel/link-group.ts';
 import { openRouteSocket, type RouteSocket } from '../kernel/route-socket.ts';
 import { isKernelError, KernelError } from '../netlink/libc.ts';
 import type { Call } from './call.ts';
-import { findOwnInterface } from './own-interface.ts';
+import { findInterfaceToRemove, findOwnInterface } from './own-interface.ts';
 
 /**
  * Deletes the interface from the sandbox, which takes the kernel some 20 ms: other work goes on meanwhile.
  * @returns false when the sandbox or the interface was gone already.
  */
 export async function removeInterface(call: Call): Promise<boolean> {
-  const own = findOwnInterface(call);
+  const own = findInterfaceToRemove(call);
   return own ? await deleteLinkIfPresent(own.sandbox.socket, own.link) : false;
 }
 

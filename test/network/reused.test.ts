@@ -2,8 +2,15 @@
 
 import { writeFileSync } from 'node:fs';
 import test from 'ava';
-import { readCached, writeCached } from '../../cli/libcni/cache.ts';
-import { Attachment, attach, type Conflist, type PluginConf, runNetworkVerb } from '../support/chain.ts';
+import { readCached } from '../../cli/libcni/cache.ts';
+import {
+  Attachment,
+  attach,
+  type Conflist,
+  type PluginConf,
+  remember,
+  runNetworkVerb,
+} from '../support/chain.ts';
 import { firewallAlone, firewallNet } from '../support/firewall.ts';
 import { type Host, makeHost, makeHostWithDevices, type Pod } from '../support/host.ts';
 import { iptablesSave, link, links, networkSnapshot, ping } from '../support/observe.ts';
@@ -23,20 +30,6 @@ const networks: Record<string, PluginConf> = {
   tap: { type: 'tap', ipam },
   'macvlan whose MAC address is set': { type: 'macvlan', master: 'up0', mac: '02:00:00:00:00:09', ipam },
 };
-
-/** Writes an attachment into libcni's cache, as runtimes do. */
-function remember(host: Host, { pod, network, options, result }: Attachment): void {
-  writeCached(host.file('/var/lib/cni'), {
-    network: network.name,
-    containerId: options.containerId ?? pod.containerId,
-    ifname: options.ifname ?? 'eth0',
-    config: Buffer.from(JSON.stringify(network)),
-    netns: pod.netns,
-    args: [],
-    capabilityArgs: {},
-    result: { ...result },
-  });
-}
 
 for (const [name, plugin] of Object.entries(networks)) {
   test(`DEL leaves the interface of the pod that has the sandbox's path by now: ${name}`, async (t) => {

@@ -5,6 +5,7 @@
 
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { writeCached } from '../../cli/libcni/cache.ts';
 import type { Host, Pod } from './host.ts';
 import {
   type Outcome,
@@ -228,4 +229,18 @@ export function pluginConfig(
     cniVersion,
     ...(wanted.length > 0 && { runtimeConfig: Object.fromEntries(wanted) }),
   };
+}
+
+/** Writes an attachment into libcni's cache, as runtimes do. */
+export function remember(host: Host, { pod, network, options, result }: Attachment): void {
+  writeCached(host.file('/var/lib/cni'), {
+    network: network.name,
+    containerId: options.containerId ?? pod.containerId,
+    ifname: options.ifname ?? 'eth0',
+    config: Buffer.from(JSON.stringify(network)),
+    netns: pod.netns,
+    args: [],
+    capabilityArgs: {},
+    result: { ...result },
+  });
 }
