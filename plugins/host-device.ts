@@ -5,7 +5,7 @@ import type { NetConf } from '../lib/cni/config.ts';
 import { attachedLink } from '../lib/cni/create-interface.ts';
 import { ifnameProblem } from '../lib/cni/invocation.ts';
 import { defineMainPlugin } from '../lib/cni/main-plugin.ts';
-import { findOwnInterface, type OwnInterface } from '../lib/cni/own-interface.ts';
+import { findInterfaceToRemove, type OwnInterface } from '../lib/cni/own-interface.ts';
 import { type InferShape, object, string } from '../lib/cni/schema.ts';
 import { deleteAlternativeName } from '../lib/kernel/alternative-name.ts';
 import { checkDeviceSpec, type DeviceSpec, findDevice, isUserSpaceDriven } from '../lib/kernel/device.ts';
@@ -71,19 +71,19 @@ export const plugin = defineMainPlugin({
   hasLink: ({ config }) => !isUserSpaceDriven(specOf(config)),
 });
 
+/** As in the reference plugin, the runtime's device takes the place of "pciBusID" alone. */
 function specOf({ device, hwaddr, kernelpath, pciBusID, runtimeConfig }: Config): DeviceSpec {
-  const deviceID = runtimeConfig?.deviceID;
-  return deviceID ? { pciBusID: deviceID } : { device, hwaddr, kernelpath, pciBusID };
+  return { device, hwaddr, kernelpath, pciBusID: runtimeConfig?.deviceID || pciBusID };
 }
 
 /** Moves the device to the sandbox. Its alias there says what it was called on the host. */
 function moveToSandbox(call: HostDeviceCall, spec: DeviceSpec): Link {
   const { host, sandbox, ifname } = call;
   const device = findDevice(host, spec);
-  const known = Object.values(spec).find(Boolean);
+  const wanted = Object.values(spec).find(Boolean);
   if (!device)
     throw new Error(
-      `The host has no interface for device "${known}". Another container may have it; else correct the configuration`,
+      `The host has no interface for device "${wanted}". Another container may have it; else correct the configuration`,
     );
   if (device.name === 'lo') throw new Error('"lo" cannot leave the host. Name another device');
   using home = Netns.current();
@@ -100,8 +100,9 @@ function moveToSandbox(call: HostDeviceCall, spec: DeviceSpec): Link {
 
 /** Gives the device back to the host, under the name that it had there if that is free. */
 function returnToHost(call: HostDeviceCall): void {
+  if (!hadLink(call)) return;
   const { host } = call;
-  const own = findOwnInterface(call);
+  const own = findInterfaceToRemove(call);
   if (own) {
     using home = Netns.current();
     dropTakenNames(call, own);
@@ -120,6 +121,15 @@ function returnToHost(call: HostDeviceCall): void {
     : findDevice(host, spec);
   if (!back || !isGivenBack(back) || !isPossibleName(back.alias) || getLink(host, back.alias)) return;
   giveNameBack(host, back);
+}
+
+/**
+ * Whether ADD moved an interface. A program in user space that drives the device may have made one of that
+ * name itself, which is not the host's.
+ */
+function hadLink({ config, ifname, prevResult }: HostDeviceCall): boolean {
+  const entry = prevResult?.interfaces.find(({ name, sandbox }) => name === ifname && sandbox);
+  return !isUserSpaceDriven(specOf(config)) && (!entry || Boolean(entry.mac));
 }
 
 /** Renames a device that the kernel gave back to what it was called on the host, which is its alias. */

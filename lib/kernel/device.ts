@@ -36,11 +36,8 @@ export function checkDeviceSpec({ device, hwaddr, kernelpath, pciBusID }: Device
 }
 
 /** True when a program in user space drives the device. @param sysfs where sysfs is mounted. */
-export function isUserSpaceDriven(
-  { device, hwaddr, kernelpath, pciBusID }: DeviceSpec,
-  sysfs = '/sys',
-): boolean {
-  if (device || hwaddr || kernelpath || !pciBusID) return false;
+export function isUserSpaceDriven({ pciBusID }: DeviceSpec, sysfs = '/sys'): boolean {
+  if (!pciBusID) return false;
   try {
     return userSpaceDrivers.includes(basename(readlinkSync(`${sysfs}/bus/pci/devices/${pciBusID}/driver`)));
   } catch {
@@ -59,6 +56,7 @@ export function findDevice(socket: RouteSocket, spec: DeviceSpec, sysfs = '/sys'
     const mac = normalizeMac(hwaddr);
     return listLinks(socket).find((link) => link.mac === mac);
   }
+  if (!spec.kernelpath && !spec.pciBusID) return undefined;
   const name = interfaceInSysfs(spec, sysfs);
   return name === undefined ? undefined : getLink(socket, name);
 }

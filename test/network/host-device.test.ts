@@ -1,5 +1,13 @@
 import test from 'ava';
-import { Attachment, attach, liveWithBoth, runNetworkVerb, sample, suitePairs } from '../support/chain.ts';
+import {
+  Attachment,
+  attach,
+  liveWithBoth,
+  remember,
+  runNetworkVerb,
+  sample,
+  suitePairs,
+} from '../support/chain.ts';
 import { type Host, makeHost } from '../support/host.ts';
 import { addresses, link, ping, snapshot } from '../support/observe.ts';
 import { changed, joinedTo } from '../support/outside.ts';
@@ -75,6 +83,51 @@ test('a device that a program in user space drives is named in the result, and n
   t.is(await link(one.pod, 'eth0'), undefined);
   await one.check();
   await one.del();
+});
+
+test('what such a program has made in the pod is not given to the host', async (t) => {
+  const host = await makeHost(t);
+  const device = '/sys/bus/pci/devices/0000:00:1f.6';
+  await makeSysfs(host, device);
+  await host.run(['ln', '-s', '../../drivers/vfio-pci', `${device}/driver`]);
+  const one = await attach(host, changed(name, { device: undefined, pciBusID: '0000:00:1f.6' }));
+  await one.pod.run('ip tuntap add mode tap eth0'.split(' '));
+  await one.pod.run(['ip', 'address', 'add', one.result!.ips![0]!.address, 'dev', 'eth0']);
+  // Also when the driver has changed meanwhile.
+  await host.run(['rm', `${device}/driver`]);
+  await one.del();
+  t.truthy(await link(one.pod, 'eth0'));
+  t.is(await link(host, 'eth0'), undefined);
+});
+
+test('the name in the configuration counts before the device that the runtime names', async (t) => {
+  const host = await makeHost(t);
+  await addDevice(host);
+  await host.run('ip link add eth2 type veth peer peer2'.split(' '));
+  await makeSysfs(host, '/sys/bus/pci/devices/0000:00:03.0/net/eth2');
+  const one = await attach(host, changed(name, { runtimeConfig: { deviceID: '0000:00:03.0' } }));
+  t.is((await link(one.pod, 'eth0'))?.address, '0a:00:00:00:00:11');
+  t.truthy(await link(host, 'eth2'));
+});
+
+test('a device comes back though the pod has changed its addresses', async (t) => {
+  const host = await makeHost(t);
+  await addDevice(host);
+  for (const address of ['10.5.9.9/16', '198.51.100.7/24']) {
+    const one = await attach(host, changed(name, {}));
+    const own = one.result!.ips![0]!.address;
+    remember(host, one);
+    await one.pod.run(['ip', 'address', 'del', own, 'dev', 'eth0']);
+    await one.pod.run(['ip', 'address', 'add', address, 'dev', 'eth0']);
+    await one.del();
+    t.is((await link(host, 'eth1'))?.address, '0a:00:00:00:00:11', address);
+  }
+  const one = await attach(host, changed(name, {}));
+  const [own] = one.result!.ips![0]!.address.split('/');
+  await one.pod.run('ip address flush dev eth0'.split(' '));
+  await one.pod.run(['ip', 'address', 'add', `${own}/30`, 'dev', 'eth0']);
+  await one.del();
+  t.truthy(await link(host, 'eth1'));
 });
 
 test('without IPAM only the link moves', async (t) => {
