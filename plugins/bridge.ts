@@ -12,7 +12,12 @@ import { runAll } from '../lib/cni/steps.ts';
 import { Prefix } from '../lib/ip.ts';
 import { ensureBridge, refuseOtherKind, retryIfGone } from '../lib/kernel/bridge.ts';
 import { bridgePortSettings, waitUntilUp } from '../lib/kernel/bridge-port.ts';
-import { checkVlanInterface, checkVlans, resolveTrunk } from '../lib/kernel/bridge-vlan.ts';
+import {
+  checkVlanInterface,
+  checkVlans,
+  deleteUnusedVlanInterface,
+  resolveTrunk,
+} from '../lib/kernel/bridge-vlan.ts';
 import { getLink, type Link, requireLink, setLink } from '../lib/kernel/link.ts';
 import { createVethPair, type VethPair } from '../lib/kernel/veth.ts';
 import {
@@ -115,6 +120,8 @@ function create(call: BridgeCall): BridgePort {
   const mac = requestedMac(config.runtimeConfig?.mac, config.args?.cni?.mac, call.args(['MAC']).MAC);
   const join = () => {
     const bridge = ensureBridge(call, bridgeName(call), bridgeSettings(config));
+    // Undone once the container's port, which is in the VLAN too, is gone.
+    undoVlanInterface(call, bridge);
     const pair = createVethPair(call, { name: ifname, mtu, ...(mac && { mac }) }, { master: bridge.index });
     return { ...pair, bridge };
   };
@@ -128,6 +135,17 @@ function create(call: BridgeCall): BridgePort {
     { name: sandboxLink.name, mac: sandboxLink.mac, sandbox: call.netns },
   ];
   return { ...port, interfaces, link: sandboxLink };
+}
+
+/** Has a failing ADD delete the gateway's interface in the VLAN, unless it was there before. */
+function undoVlanInterface(call: BridgeCall, bridge: Link): void {
+  const { host, config } = call;
+  const { vlan } = vlansOf(config);
+  const name = `${bridge.name}.${vlan}`;
+  if (!vlan || !isGateway(config) || getLink(host, name)) return;
+  call.undo(`delete interface "${name}", if nobody uses it`, () =>
+    deleteUnusedVlanInterface(host, bridge.name, vlan),
+  );
 }
 
 /** Adds the gateways and the default route that the bridge is to serve. */

@@ -2,7 +2,7 @@
 
 import { isKernelError } from '../netlink/libc.ts';
 import { addBridgeVlan, type BridgeVlan, deleteBridgeVlan, listBridgeVlans } from './bridge-port.ts';
-import { createLink, deleteLink, getLink, type Link, requireLink, setLink } from './link.ts';
+import { createLink, deleteLink, getLink, type Link, listPorts, requireLink, setLink } from './link.ts';
 import { randomVethName, vethKind } from './link-kinds.ts';
 import type { RouteSocket } from './route-socket.ts';
 import { preferSysctl } from './sysctl.ts';
@@ -93,6 +93,20 @@ export function ensureVlanInterface(
     if (isNew) socket.attempt(deleteLink(0, name));
     throw error;
   }
+}
+
+/**
+ * Deletes the interface of {@link ensureVlanInterface}, unless another port of the bridge is in its VLAN: the
+ * container of that port may need it.
+ */
+export function deleteUnusedVlanInterface(socket: RouteSocket, bridgeName: string, vlan: number): void {
+  const link = getLink(socket, `${bridgeName}.${vlan}`);
+  const port = link && vlanPort(socket, link);
+  const bridge = getLink(socket, bridgeName);
+  if (!port || !bridge || port.master !== bridge.index) return;
+  const others = listPorts(socket, bridge.index).filter(({ index }) => index !== port.index);
+  const isUsed = others.some(({ index }) => listBridgeVlans(socket, index).some(({ vid }) => vid === vlan));
+  if (!isUsed) socket.execute(deleteLink(link.index, link.name));
 }
 
 /** @returns false when somebody else was faster. */

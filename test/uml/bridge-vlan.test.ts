@@ -1,6 +1,6 @@
 /** VLANs of a bridge's ports, on a kernel that filters them. */
 
-import { attach, type Conflist } from '../support/chain.ts';
+import { Attachment, attach, type Conflist } from '../support/chain.ts';
 import { type Host, makeHost } from '../support/host.ts';
 import { ipJson, link, links, ping } from '../support/observe.ts';
 import { operatorOf } from '../support/operator.ts';
@@ -93,6 +93,24 @@ test('the gateway of a VLAN has an interface of its own on the host', async (t) 
   t.truthy(await link(host, 'br0.100'));
   t.is(one.result!.interfaces![3]!.name, 'br0.100');
   await one.check();
+});
+
+test('a failing ADD leaves no interface of the gateway, unless another pod is in the VLAN', async (t) => {
+  const host = await makeHost(t);
+  const network = vlanNet({ vlan: 100, isGateway: true });
+  const fail = async () => {
+    const outcome = await new Attachment(host, await host.addPod(), network).tryAdd({ isUnheard: true });
+    t.true(outcome.exit !== 0);
+  };
+  const names = async () => (await links(host)).map(({ ifname }) => ifname).sort();
+  const before = await names();
+  await fail();
+  t.deepEqual(await names(), before);
+  const one = await attach(host, network);
+  const living = await names();
+  await fail();
+  t.deepEqual(await names(), living);
+  t.true(await ping(one.pod, '10.5.0.1'));
 });
 
 test('"cni repair" brings back the VLANs of a port, and the interface of the gateway', async (t) => {
