@@ -19,7 +19,7 @@ import {
   wrap,
 } from '../lib/kernel/traffic-control.ts';
 import { isKernelError } from '../lib/netlink/libc.ts';
-import { collectIfbs, createIfb, findIfb, type IfbOwner, refuseExistingIfb } from './bandwidth/ifb.ts';
+import { collectIfbs, createIfb, findIfb, refuseExistingIfb } from './bandwidth/ifb.ts';
 import { isRedirected, redirect, redirectAgain } from './bandwidth/redirection.ts';
 
 /** How long a packet may wait, in seconds. */
@@ -69,15 +69,16 @@ export const plugin = definePlugin({
     const { ingress, egress } = wantedLimits(call.config);
     if (!ingress && !egress) return result;
     const veth = hostEnd(call, result);
-    if (egress) refuseExistingIfb(call.host, call);
+    if (egress) refuseExistingIfb(call);
     if (ingress) limitIngress(call, veth, ingress);
     if (!egress) return result;
     const { name, mac } = limitEgress(call, veth, egress);
     return { ...result, interfaces: [...result.interfaces, { name, mac }] };
   },
 
-  async del({ host, context, attachment }) {
-    const ifb = findIfb(host, attachment);
+  async del(call) {
+    const { host, context } = call;
+    const ifb = findIfb(call);
     if (!ifb) return;
     if (context.sharing) await deleteLinkInBackground(host, ifb);
     else await deleteHostLinks(host, [ifb]);
@@ -91,9 +92,9 @@ export const plugin = definePlugin({
     const veth = hostEnd(call, result);
     if (ingress) checkTokenBucket(host, veth, ingress);
     if (!egress) return;
-    const ifb = findIfb(host, call);
+    const ifb = findIfb(call);
     if (!ifb)
-      throw new Error('The interface by which the container should send is missing. Run "cni repair"');
+      throw new Error('The interface that limits what the container sends is missing. Run "cni repair"');
     if (!ifb.up)
       throw new Error(
         `Interface "${ifb.name}", by which the container sends, is down. Bring it up with "ip link set ${ifb.name} up"`,
@@ -208,15 +209,10 @@ function limitIngress(call: BandwidthCall, veth: Link, { bucket }: Limit): void 
  */
 function limitEgress(call: BandwidthCall, veth: Link, { bucket }: Limit): Link {
   const { host } = call;
-  const owner = ownerOf(call);
-  const ifb = createIfb(owner, call, veth.mtu);
+  const ifb = createIfb(call, call.attachment, veth.mtu);
   host.execute(addTokenBucket(ifb.index, bucket, ifb.name));
-  redirect(owner, veth, ifb);
+  redirect(call, veth, ifb);
   return ifb;
-}
-
-function ownerOf(call: BandwidthCall): IfbOwner {
-  return { host: call.host, undo: (what, step) => call.undo(what, step) };
 }
 
 /** The limit of what leaves by an interface. */
@@ -233,7 +229,7 @@ function bucketRepairs({ host }: BandwidthCall, { index, name }: Link, wanted: L
 /** The interface by which the container sends, and the redirection to it. */
 function egressRepairs(call: BandwidthCall, veth: Link, wanted: Limit): Repair[] {
   const { host } = call;
-  const ifb = findIfb(host, call);
+  const ifb = findIfb(call);
   if (!ifb) {
     const what = 'interface by which the container sends';
     return [{ what, restore: () => void limitEgress(call, veth, wanted) }];
@@ -247,7 +243,7 @@ function egressRepairs(call: BandwidthCall, veth: Link, wanted: Limit): Repair[]
       : [
           {
             what: `redirection from interface "${veth.name}" to "${ifb.name}"`,
-            restore: () => redirectAgain(ownerOf(call), veth, ifb),
+            restore: () => redirectAgain(call, veth, ifb),
           },
         ]),
   ];

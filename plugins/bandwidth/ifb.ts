@@ -4,7 +4,7 @@
  */
 
 import type { AttachmentId } from '../../lib/attachment.ts';
-import type { UndoStep } from '../../lib/cni/call.ts';
+import type { Call, UndoStep } from '../../lib/cni/call.ts';
 import { hashName } from '../../lib/firewall/names.ts';
 import { createLink, getLink, type Link, listLinks, requireLink, setLink } from '../../lib/kernel/link.ts';
 import { deleteHostLinks } from '../../lib/kernel/link-group.ts';
@@ -23,6 +23,9 @@ export interface IfbOwner {
   undo(what: string, step: UndoStep): void;
 }
 
+/** Of a call, what tells which interface is its attachment's. */
+export type IfbUser = Pick<Call, 'host' | 'attachment' | 'prevResult' | 'sandboxIfPresent' | 'ifname'>;
+
 /**
  * The names that an attachment's interface can have. The first is the reference plugin's, which does not
  * allow for a container with two attachments to the same network; the second attachment takes the other.
@@ -40,8 +43,8 @@ function aliasOf({ network, containerId, ifname }: AttachmentId): string {
 }
 
 /** Refuses an attachment that already has an interface, as on a second ADD. */
-export function refuseExistingIfb(host: RouteSocket, attachment: AttachmentId): void {
-  const existing = findIfb(host, attachment);
+export function refuseExistingIfb(call: IfbUser): void {
+  const existing = findIfb(call);
   if (existing)
     throw new Error(
       `Interface "${existing.name}" already limits what this attachment sends. Run DEL before ADD is tried again`,
@@ -49,11 +52,12 @@ export function refuseExistingIfb(host: RouteSocket, attachment: AttachmentId): 
 }
 
 /** Creates an attachment's interface. @param mtu in bytes. */
-export function createIfb({ host, undo }: IfbOwner, attachment: AttachmentId, mtu: number): Link {
+export function createIfb(owner: IfbOwner, attachment: AttachmentId, mtu: number): Link {
+  const { host } = owner;
   const [usual, other] = namesOf(attachment);
   const name = getLink(host, usual) ? other : usual;
   host.execute(createLink({ kind: 'ifb' }, { name, mtu, txQueueLength: 0, up: true }));
-  undo(`delete interface "${name}"`, () => deleteHostLinks(host, [{ index: 0, name }]));
+  owner.undo(`delete interface "${name}"`, () => deleteHostLinks(host, [{ index: 0, name }]));
   const link = requireLink(host, name);
   // The kernel ignores an alias at creation.
   host.execute(setLink(link.index, { alias: aliasOf(attachment) }, name));
@@ -61,9 +65,23 @@ export function createIfb({ host, undo }: IfbOwner, attachment: AttachmentId, mt
 }
 
 /** Finds an attachment's interface, whichever suite created it. */
-export function findIfb(socket: RouteSocket, attachment: AttachmentId): Link | undefined {
-  const links = namesOf(attachment).map((name) => getLink(socket, name));
-  return links.find((link) => link?.kind === 'ifb' && ['', aliasOf(attachment)].includes(link.alias));
+export function findIfb(call: IfbUser): Link | undefined {
+  const alias = aliasOf(call.attachment);
+  return namesOf(call.attachment)
+    .flatMap((name) => getLink(call.host, name) ?? [])
+    .find(
+      (link) => link.kind === 'ifb' && (link.alias === alias || (link.alias === '' && isOwn(call, link))),
+    );
+}
+
+/**
+ * Whether an interface without alias is this attachment's. The reference plugin gives those of all attachments
+ * of a container to a network one name, so it can be another one's, which sends by it.
+ */
+function isOwn({ host, prevResult, sandboxIfPresent: sandbox, ifname }: IfbUser, ifb: Link): boolean {
+  if (prevResult?.interfaces.some((one) => one.name === ifb.name && !one.sandbox)) return true;
+  const hostEnd = sandbox && getLink(sandbox.socket, ifname)?.parent;
+  return redirections(host).every(({ from, to }) => to !== ifb.index || from === hostEnd);
 }
 
 /**
@@ -89,10 +107,15 @@ export async function collectIfbs(
 function unusedIfbs(socket: RouteSocket): Link[] {
   const anonymous = listIfbs(socket).filter(({ alias }) => alias === '');
   if (anonymous.length === 0) return [];
-  const used = new Set(
-    listLinks(socket).flatMap(({ index }) => ingressRedirections(socket, index).map(({ to }) => to)),
-  );
+  const used = new Set(redirections(socket).map(({ to }) => to));
   return anonymous.filter(({ index }) => !used.has(index));
+}
+
+/** What is redirected as it comes in by an interface, and where to: indices of interfaces. */
+function redirections(socket: RouteSocket): { from: number; to: number }[] {
+  return listLinks(socket).flatMap(({ index: from }) =>
+    ingressRedirections(socket, from).map(({ to }) => ({ from, to })),
+  );
 }
 
 function listIfbs(socket: RouteSocket): Link[] {

@@ -16,10 +16,11 @@ import type { IfbOwner } from './ifb.ts';
  * Has what comes in by the host's end leave by the interface that limits it. Redirections to deleted
  * interfaces are removed: they stay, drop everything, and would come first.
  */
-export function redirect({ host, undo }: IfbOwner, veth: Link, ifb: Link): void {
+export function redirect(owner: IfbOwner, veth: Link, ifb: Link): void {
+  const { host } = owner;
   try {
     host.execute(addIngress(veth.index, veth.name));
-    undo(
+    owner.undo(
       `remove the ingress queue of "${veth.name}"`,
       () => void host.execute(deleteIngress(veth.index, veth.name)),
     );
@@ -35,7 +36,7 @@ export function redirect({ host, undo }: IfbOwner, veth: Link, ifb: Link): void 
   if (living.some(({ to }) => to === ifb.index)) return;
   const [added] = host.execute(redirectIngress(veth.index, ifb.index, veth.name));
   for (const filter of added!)
-    undo(
+    owner.undo(
       `remove the redirection of "${veth.name}"`,
       () => void host.execute(deleteFilter(filter, veth.name)),
     );

@@ -155,6 +155,26 @@ test('a container that is attached twice has limits of its own on each interface
   t.deepEqual(await ifbs(host), []);
 });
 
+test("a second attachment leaves the first one's limits, which the reference plugin has set", async (t) => {
+  const host = await makeHost(t);
+  const limits = { egressRate: 80_000_000, egressBurst: 8_000_000 };
+  const theirs = await attach(host, { ...limited(limits), cniVersion: '1.0.0' }, { suite: 'reference' });
+  const second = new Attachment(host, theirs.pod, limited(limits), { ifname: 'net1' });
+  // As after an ADD that failed, and had no result.
+  await second.del();
+  t.deepEqual(await ifbs(host), [devices(theirs.result!).ifb]);
+  await second.add();
+  await second.check();
+  t.is((await ifbs(host)).length, 2);
+  await second.del();
+  t.deepEqual(await ifbs(host), [devices(theirs.result!).ifb]);
+  t.true(await observe.ping(theirs.pod, '10.92.0.1'));
+  await theirs.check();
+  theirs.result = undefined;
+  await theirs.del();
+  t.deepEqual(await ifbs(host), []);
+});
+
 test('somebody else may filter what the container sends', async (t) => {
   const { bandwidth, host } = await prepare(t, {});
   const { veth } = devices(bandwidth.network.plugins[0]!.prevResult as PrintedResult);
