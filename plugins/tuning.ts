@@ -56,7 +56,8 @@ export const plugin = definePlugin({
 
   async add(call) {
     const result = requirePrevResult(call);
-    const wanted = await wantedSettings(call);
+    const wanted = wantedSettings(call);
+    await refuseForbidden(Object.keys(wanted.sysctl ?? {}));
     if (Object.keys(wanted).length === 0) return result;
 
     const { sandbox, ifname } = call;
@@ -85,9 +86,9 @@ export const plugin = definePlugin({
     backups.remove(call);
   },
 
-  async check(call) {
+  check(call) {
     requirePrevResult(call);
-    const wanted = await wantedSettings(call);
+    const wanted = wantedSettings(call);
     const current = currentSettings(call.sandbox, call.ifname, wanted);
     for (const [name, value] of Object.entries(wanted.sysctl ?? {}))
       if (words(current.sysctl?.[name]) !== words(value))
@@ -130,13 +131,12 @@ function refuseDuplicates({ context: { stdin } }: TuningCall): void {
  * override all of them.
  * @throws Error for what can be refused without looking at the sandbox.
  */
-async function wantedSettings(call: TuningCall): Promise<Settings> {
+function wantedSettings(call: TuningCall): Settings {
   refuseDuplicates(call);
   const { config, ifname } = call;
   const extra = config.args?.cni ?? {};
   const sysctl = wantedSysctls(config);
   for (const name of Object.keys(sysctl)) sysctlPath(name, ifname);
-  await refuseForbidden(Object.keys(sysctl));
 
   const mac = wantedMac(config, call.args(['MAC']).MAC);
   const mtu = extra.mtu ?? config.mtu;

@@ -303,6 +303,14 @@ test('the list of the administrator is obeyed, and what is wrong with it is told
   t.is((await runNetworkVerb(host, tuning.network, 'STATUS')).exit, 0);
 });
 
+test('CHECK does not mind a list that the administrator has tightened since', async (t) => {
+  const { tuning, host } = await prepare(t, { sysctl: { 'net.core.somaxconn': '5' } });
+  await tuning.add();
+  mkdirSync(host.file('/etc/cni/tuning'));
+  writeFileSync(host.file('/etc/cni/tuning/allowlist.conf'), '^net\\.ipv4\\.\n');
+  t.is((await tuning.tryCheck()).exit, 0);
+});
+
 test('a kernel setting that is there twice is refused', async (t) => {
   const { host, pod } = await prepare(t, {});
   const config =
