@@ -16,6 +16,7 @@ import {
   addRoute,
   copyRoute,
   listRoutes,
+  listRoutesOver,
   type Route,
   RouteTable,
   removeRoute,
@@ -24,7 +25,7 @@ import {
 import type { RouteSocket } from '../lib/kernel/route-socket.ts';
 import { addRule, deleteRule, listRules } from '../lib/kernel/rule.ts';
 import { lockSandbox } from '../lib/kernel/sandbox.ts';
-import { requireGone } from '../lib/netlink/error.ts';
+import { requireGone, requirePresent } from '../lib/netlink/error.ts';
 
 /** The first table tried in the search for an unused one. */
 const firstTable = 100;
@@ -165,10 +166,14 @@ function moveRoutes(call: SbrCall, socket: RouteSocket, ips: readonly IPConfig[]
       `empty routing table ${table}`,
       () => void socket.attempt(...listRoutes(socket, { family: ip.address.family, table }).map(removeRoute)),
     );
-    const own = routes.filter((route) => belongsTo(route, ip));
-    socket.execute(
-      ...(ip.gateway ? [addRoute({ dst: defaultOf(ip), gw: ip.gateway, link: link.index, table })] : []),
-      ...own.filter((route) => !isReplaced(call, route)).map((route) => copyRoute(route, table)),
+    const own = routes.filter((route) => belongsTo(route, ip, ips));
+    const copies = own.filter((route) => !isReplaced(call, route)).map((route) => copyRoute(route, table));
+    // The default route may be among what is copied, as a next hop of one that leads elsewhere, too.
+    requirePresent(
+      socket.attempt(
+        ...(ip.gateway ? [addRoute({ dst: defaultOf(ip), gw: ip.gateway, link: link.index, table })] : []),
+        ...copies,
+      ),
     );
     for (const route of own) moved.add(route);
   }
@@ -203,20 +208,18 @@ function addSourceHints(
 
 /** The routes of the interface in the main table, except link-local ones, which mean nothing beyond it. */
 function movableRoutes(socket: RouteSocket, link: Link): Route[] {
-  return ([4, 6] as const)
-    .flatMap((family) => listRoutes(socket, { family, link: link.index, table: RouteTable.Main }))
-    .filter(({ dst }) => !dst.address.isLinkLocal);
+  return listRoutesOver(socket, link.index, RouteTable.Main).filter(({ dst }) => !dst.address.isLinkLocal);
 }
 
 /**
- * True for a route that is of use to packets from the address: by its source, by its gateway, or because it
- * has neither.
+ * True for a route that is of use to packets from the address: by its source or its gateway, or because these
+ * are in the subnet of no other address either, as a link-local gateway is not.
  */
-function belongsTo(route: Route, { address }: IPConfig): boolean {
+function belongsTo(route: Route, { address }: IPConfig, ips: readonly IPConfig[]): boolean {
   if (route.family !== address.family) return false;
-  const gateways = [route.gw, ...route.hops.map(({ gw }) => gw)].filter((gw) => gw !== undefined);
-  if (!route.src && gateways.length === 0) return true;
-  return [route.src, ...gateways].some((hint) => hint && address.contains(hint));
+  const hints = [route.src, route.gw, ...route.hops.map(({ gw }) => gw)].filter((hint) => hint !== undefined);
+  const isHinted = (one: IPConfig) => hints.some((hint) => one.address.contains(hint));
+  return isHinted({ address }) || !ips.some(isHinted);
 }
 
 /** True for a default route that a configured gateway replaces. */

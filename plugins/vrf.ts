@@ -13,6 +13,7 @@ import { vrfTable } from '../lib/kernel/link-kinds.ts';
 import {
   copyRoute,
   listRoutes,
+  listRoutesOver,
   type Route,
   RouteProtocol,
   RouteTable,
@@ -21,6 +22,7 @@ import {
 import type { RouteSocket } from '../lib/kernel/route-socket.ts';
 import { lockSandbox, type Sandbox } from '../lib/kernel/sandbox.ts';
 import { createVrf } from '../lib/kernel/vrf.ts';
+import { requireGone, requirePresent } from '../lib/netlink/error.ts';
 import { isKernelError } from '../lib/netlink/libc.ts';
 
 /** How long IPv6 addresses may take to become usable. */
@@ -65,6 +67,8 @@ export const plugin = definePlugin({
       setMaster(sandbox.socket, link, undefined);
       return restoreState(sandbox, link, undefined, state);
     });
+    // The kernel leaves these in the main table, where they would lead into the VRF.
+    requireGone(sandbox.socket.attempt(...state.routes.filter(({ isPart }) => isPart).map(removeRoute)));
     await restoreState(sandbox, link, vrf, state);
     return result;
   },
@@ -177,9 +181,7 @@ function deleteIfEmpty(socket: RouteSocket, vrf: Link): void {
 
 /** IPv6 addresses, and all routes except those that the kernel adds for addresses by itself. */
 function stateOf(socket: RouteSocket, { index }: Link): State {
-  const routes = ([4, 6] as const)
-    .flatMap((family) => listRoutes(socket, { family, link: index }))
-    .filter(({ table }) => table !== RouteTable.Local);
+  const routes = listRoutesOver(socket, index).filter(({ table }) => table !== RouteTable.Local);
   const byKernel = routes.filter(
     ({ protocol, table }) => protocol === RouteProtocol.Kernel && table === RouteTable.Main,
   );
@@ -226,11 +228,11 @@ async function restoreState(
     const direct = state.routes.filter(({ gw, hops }) => !gw && hops.length === 0);
     const others = state.routes.filter((route) => !direct.includes(route));
     const own = table ?? RouteTable.Main;
-    socket.execute(
-      ...[...direct, ...others].map((route) =>
-        copyRoute(route, route.table === RouteTable.Main ? own : route.table),
-      ),
+    const copies = [...direct, ...others].map((route) =>
+      copyRoute(route, route.table === RouteTable.Main ? own : route.table),
     );
+    // A next hop that has not been removed yet need not be put back.
+    requirePresent(socket.attempt(...copies));
   }
 }
 

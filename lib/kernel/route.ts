@@ -4,39 +4,38 @@ import { Address, type Family, Prefix } from '../ip.ts';
 import { attributes, layout, raw } from '../netlink/attributes.ts';
 import { isKernelError } from '../netlink/libc.ts';
 import { bytesAttr, concat, Flag, listAttributes, type Message, type Request } from '../netlink/message.ts';
-import { each, i32, struct, u8, u16, u32 } from '../netlink/struct.ts';
+import { each, struct, u8, u32 } from '../netlink/struct.ts';
 import { addressFamily, familyOf, ipAddress } from './family.ts';
+import { type NextHop, RTA_GATEWAY, RTNH_F_ONLINK, readNextHops, withoutHopState } from './next-hops.ts';
 import type { RouteSocket } from './route-socket.ts';
 
 const RTM_NEWROUTE = 24;
 const RTM_DELROUTE = 25;
 const RTM_GETROUTE = 26;
+const RTA_OIF = 4;
 const RTA_MULTIPATH = 9;
 const RTA_CACHEINFO = 12;
 const RTA_TABLE = 15;
 const RTN_UNICAST = 1;
-const RTNH_F_ONLINK = 4;
 
 const rtmsg = struct({
   ...each(u8, 'family', 'dstLength', 'srcLength', 'tos', 'table', 'protocol', 'scope', 'type'),
   flags: u32,
 });
-const rtnexthop = struct({ length: u16, flags: u8, weight: u8, link: i32 });
 
 const routeLayout = layout(
   rtmsg,
   attributes({
     table: [RTA_TABLE, u32, 'table'],
     dst: [1, ipAddress, 'destination'],
-    link: [4, u32],
-    gw: [5, ipAddress, 'gateway'],
+    link: [RTA_OIF, u32],
+    gw: [RTA_GATEWAY, ipAddress, 'gateway'],
     priority: [6, u32, 'priority'],
     src: [7, ipAddress, 'source address'],
     metrics: [8, attributes({ mtu: [2, u32, 'MTU'], advmss: [8, u32, 'advertised MSS'] })],
     hops: [RTA_MULTIPATH, raw],
   }),
 );
-const hopLayout = layout(rtnexthop, attributes({ gw: [5, ipAddress] }));
 
 /** Scopes of linux/rtnetlink.h. */
 export const RouteScope = { Universe: 0, Link: 253, Host: 254, Nowhere: 255 } as const;
@@ -77,7 +76,9 @@ export interface Route extends RouteSettings {
   /** RTN_*, 1 for an ordinary one. */
   type: number;
   /** The next hops of a multipath route. */
-  hops: { link: number; gw: Address | undefined; weight: number }[];
+  hops: NextHop[];
+  /** Set for one next hop of a route that leads elsewhere, too; see {@link listRoutesOver}. */
+  isPart?: boolean;
   /** The kernel's message about the route, with what the fields above leave out. */
   payload: Uint8Array;
 }
@@ -109,14 +110,15 @@ export function deleteRoute(route: RouteSettings): Request {
 
 /**
  * Adds a route with everything that the kernel knows about it, in place of one with the same destination and
- * metric.
+ * metric; a next hop is added to the others that the table has for it.
  * @param table by default its own.
  */
 export function copyRoute(route: Route, table = route.table): Request {
-  return rawRouteRequest('copy', RTM_NEWROUTE, Flag.Create | Flag.Replace, route, table);
+  const flags = route.isPart ? Flag.Create : Flag.Create | Flag.Replace;
+  return rawRouteRequest('copy', RTM_NEWROUTE, flags, route, table);
 }
 
-/** Removes exactly this route. */
+/** Removes exactly this route, or this next hop. */
 export function removeRoute(route: Route): Request {
   return rawRouteRequest('remove', RTM_DELROUTE, 0, route, route.table);
 }
@@ -151,6 +153,35 @@ export function listRoutes(
 }
 
 /**
+ * The routes that an interface takes with it when it gets a table of its own. Of a route that leads over other
+ * interfaces as well, these are its next hops over this one, each like a route: the kernel makes one route of
+ * the default routes of two interfaces with IPv6. In IPv4, such a route is one that somebody has composed, and
+ * is left alone.
+ */
+export function listRoutesOver(socket: RouteSocket, link: number, table?: number): Route[] {
+  return ([4, 6] as const).flatMap((family) =>
+    listRoutes(socket, { family, link, ...(table && { table }) }).flatMap((route) => {
+      if (route.hops.every((hop) => hop.link === link)) return route;
+      return family === 4 ? [] : nextHopsOver(route, link);
+    }),
+  );
+}
+
+function nextHopsOver(route: Route, link: number): Route[] {
+  const header = rtmsg.decode(route.payload);
+  const shared = listAttributes(route.payload.subarray(rtmsg.size))
+    .filter(([attribute]) => attribute !== RTA_MULTIPATH)
+    .map(([attribute, value]) => bytesAttr(attribute, value));
+  return route.hops
+    .filter((hop) => hop.link === link)
+    .map(({ gw }) => ({
+      ...route,
+      ...{ link, gw, hops: [], isPart: true },
+      payload: concat([rtmsg.encode(header), ...shared, routeLayout.attributes.encode({ link, gw })]),
+    }));
+}
+
+/**
  * The route that a packet to an address would take.
  * @throws NetlinkError ENETUNREACH when there is none.
  */
@@ -182,29 +213,9 @@ function readRoute(payload: Uint8Array): Route | undefined {
     mtu: metrics?.mtu,
     advmss: metrics?.advmss,
     onlink: (flags & RTNH_F_ONLINK) !== 0,
-    hops: hops
-      ? splitHops(hops).map((hop) => {
-          const { link, weight } = rtnexthop.decode(hop);
-          return { link, gw: hopLayout.decode(hop).gw, weight: weight + 1 };
-        })
-      : [],
+    hops: hops ? readNextHops(hops) : [],
     payload,
   };
-}
-
-/** The next hops of a multipath route, one after another: each is a structure followed by attributes. */
-function splitHops(data: Uint8Array): Uint8Array[] {
-  const hops: Uint8Array[] = [];
-  for (let offset = 0; offset + rtnexthop.size <= data.length; ) {
-    const { length } = rtnexthop.decode(data.subarray(offset));
-    if (length < rtnexthop.size || offset + length > data.length)
-      throw new RangeError(
-        `A next hop of ${length} bytes does not fit the ${data.length - offset} that are left`,
-      );
-    hops.push(data.subarray(offset, offset + length));
-    offset += (length + 3) & ~3;
-  }
-  return hops;
 }
 
 /**
@@ -226,15 +237,6 @@ function rawRouteRequest(verb: string, type: number, flags: number, route: Route
     payload: concat([rtmsg.encode(start), ...others, routeLayout.attributes.encode({ table })]),
     names: routeLayout,
   };
-}
-
-function withoutHopState(data: Uint8Array): Uint8Array {
-  const copy = data.slice();
-  for (const hop of splitHops(copy)) {
-    const header = rtnexthop.decode(hop);
-    hop.set(rtnexthop.encode({ ...header, flags: header.flags & RTNH_F_ONLINK }));
-  }
-  return copy;
 }
 
 function routeRequest(verb: string, type: number, flags: number, route: RouteSettings): Request {

@@ -62,6 +62,16 @@ export function requireGone(outcomes: readonly unknown[]): void {
   if (refused) throw refused;
 }
 
+/**
+ * For requests that add what may be there already: a refusal for that reason counts as success.
+ * @param outcomes what NetlinkSocket.attempt returned.
+ * @throws NetlinkError the first other refusal.
+ */
+export function requirePresent(outcomes: readonly unknown[]): void {
+  const refused = outcomes.find((outcome) => outcome instanceof Error && !isKernelError(outcome, 'EEXIST'));
+  if (refused) throw refused;
+}
+
 interface Reason {
   hint?: string | undefined;
   attribute?: RefusedAttribute;

@@ -159,6 +159,72 @@ test('tables that somebody uses are left alone, and routes keep what they are', 
   t.false(lines.some((line) => line.startsWith('198.51.100.0/24') && !line.includes('table')));
 });
 
+test('an IPv6 default route that two interfaces share stays with the other one', async (t) => {
+  const host = await makeHost(t);
+  const ipv6 = (number: number): Conflist => ({
+    cniVersion: '1.0.0',
+    name: `shared${number}`,
+    plugins: [
+      {
+        type: 'bridge',
+        bridge: `br${number}`,
+        isDefaultGateway: true,
+        ipam: { type: 'host-local', subnet: `fd0${number}::/64` },
+      },
+    ],
+  });
+  const { pod } = await attach(host, ipv6(1));
+  const { result } = await attach(host, ipv6(2), { pod, ifname: 'net1' });
+  const before = await routing(pod);
+  t.true(
+    before.some((line) => line.startsWith('nexthop via fd01::1')),
+    before.join('\n'),
+  );
+  const only = (keys: object): Conflist => ({
+    ...ipv6(2),
+    plugins: [{ type: 'sbr', prevResult: result, ...keys }],
+  });
+  const failing = new Attachment(host, pod, only({ gateways: ['fd99::1'] }), { ifname: 'net1' });
+  t.regex((await failing.tryAdd()).error!.msg, /via fd99::1/);
+  t.deepEqual(await routing(pod), before);
+
+  const sbr = new Attachment(host, pod, only({}), { ifname: 'net1' });
+  await sbr.add();
+  await sbr.check();
+  t.is(await wayOut(pod, 'fd01::2'), 'eth0');
+  t.is(await wayOut(pod, 'fd02::2'), 'net1');
+  const defaults = (await routing(pod)).filter((line) => /^(default|nexthop)/.test(line));
+  t.deepEqual(
+    defaults.map((line) => line.replace(/ (metric|pref) .*/, '')),
+    ['default via fd01::1 dev eth0', 'default via fd02::1 dev net1 table 100'],
+  );
+});
+
+test('routes by a link-local gateway, which is in no subnet, move as well', async (t) => {
+  const host = await makeHost(t);
+  const plugins = [
+    {
+      type: 'bridge',
+      bridge: 'br1',
+      ipam: {
+        type: 'static',
+        addresses: [{ address: 'fd02::2/64', gateway: 'fe80::1' }],
+        routes: [{ dst: '::/0' }, { dst: 'fd77::/48' }],
+      },
+    },
+    { type: 'sbr' },
+  ];
+  const { pod } = await attach(host, { cniVersion: '1.0.0', name: 'linklocal', plugins });
+  const ways = (await routing(pod)).filter((line) => /^(default|fd77)/.test(line));
+  t.deepEqual(
+    ways.map((line) => line.replace(/ (proto|metric) .*/, '')),
+    [],
+  );
+  const [v6] = await Promise.all([pod.run('ip -6 route show table 100'.split(' '))]);
+  t.regex(v6, /^default via fe80::1 dev eth0/m);
+  t.regex(v6, /^fd77::\/48 via fe80::1 dev eth0/m);
+});
+
 test('an ADD that fails half-way takes back what it did', async (t) => {
   const { sbr } = await prepare(t, { gateways: ['fd99::1'] });
   const before = await routing(sbr.pod);

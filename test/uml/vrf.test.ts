@@ -136,6 +136,26 @@ test('routes keep what they are, with several next hops too', async (t) => {
   t.true(await observe.ping(pod, 'fd00:10:94::1', '-I', 'red'));
 });
 
+test('an IPv6 default route that another interface shares goes into the VRF by its own next hop', async (t) => {
+  const { host, vrf } = await prepare(t, { table: 42 });
+  const { pod } = vrf;
+  const other = { type: 'bridge', bridge: 'br1', isDefaultGateway: true };
+  const ipam = { type: 'host-local', subnet: 'fd01::/64' };
+  const eth1: Conflist = { cniVersion: '1.0.0', name: 'shared', plugins: [{ ...other, ipam }] };
+  await attach(host, eth1, { pod, ifname: 'eth1' });
+  const before = await routes(pod);
+  t.true(before.some((line) => line.startsWith('nexthop via fd01::1')));
+  const unheard = await vrf.tryAdd({ isUnheard: true });
+  t.true(unheard.exit !== 0);
+  t.deepEqual(await routes(pod), before);
+  await vrf.add();
+  const ways = (await routes(pod)).filter((line) => /^(default|nexthop)/.test(line) && line.includes(':'));
+  t.deepEqual(
+    ways.map((line) => line.replace(/ metric .*/, '')),
+    ['default via fd00:10:94::1 dev eth0 table 42', 'default via fd01::1 dev eth1'],
+  );
+});
+
 test('ADD refuses what cannot be, and changes nothing', async (t) => {
   const { vrf } = await prepare(t);
   const { pod } = vrf;
