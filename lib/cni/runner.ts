@@ -22,6 +22,7 @@ import { errorObject, formatError } from './error-object.ts';
 import { readInvocation } from './invocation.ts';
 import { parseJson } from './json.ts';
 import { openLog } from './log.ts';
+import { decodeOwn } from './own-config.ts';
 import type { Plugin } from './plugin.ts';
 import { ProgramLock, settleNetwork } from './program-lock.ts';
 import { type CallObserver, CallRecord } from './record.ts';
@@ -249,7 +250,7 @@ export function decodeConfig(
   checkVersion(plugin, command, cniVersion);
   if (command === 'ADD' || command === 'CHECK')
     refuseOwnNetns(context.invocation, context.sharing?.once ?? eachTime);
-  return { ...base, name, cniVersion, ...decode(plugin.config, json) };
+  return { ...base, name, cniVersion, ...decodeOwn(plugin, context, json) };
 }
 
 function decodeBase<S extends Partial<typeof netConfShape>>(shape: S, json: Record<string, unknown>) {

@@ -58,13 +58,18 @@ export interface ObjectSchema<S extends Shape> extends Schema<InferShape<S>, fal
 
 /** A value does not fit its schema. The message says where, what was found there, and what is expected. */
 export class SchemaError extends Error {
+  override readonly name: string = 'SchemaError';
   readonly path: string;
 
   constructor(path: string, message: string) {
     super(message);
-    this.name = 'SchemaError';
     this.path = path;
   }
+}
+
+/** A value has the right type, but is not one that can be used, such as a number out of range. */
+export class UnusableValueError extends SchemaError {
+  override readonly name = 'UnusableValueError';
 }
 
 /**
@@ -96,9 +101,12 @@ export function string<T extends string = string>(
     decode(value, path) {
       if (typeof value !== 'string') throw wrongType(path, value, 'a string');
       if (values && !values.includes(value as T))
-        throw new SchemaError(path, `${at(path)} is ${quote(value)}, but it must be ${anyOf(values)}`);
+        throw new UnusableValueError(path, `${at(path)} is ${quote(value)}, but it must be ${anyOf(values)}`);
       if (pattern && !pattern.test(value))
-        throw new SchemaError(path, `${at(path)} is ${quote(value)}, but it must match ${pattern.source}`);
+        throw new UnusableValueError(
+          path,
+          `${at(path)} is ${quote(value)}, but it must match ${pattern.source}`,
+        );
       return value as T;
     },
   };
@@ -124,7 +132,10 @@ export function integer(options: Described & { min?: number; max?: number } = {}
       if (typeof value !== 'number' || !Number.isInteger(value))
         throw wrongType(path, value, 'a whole number');
       if (value < min || value > max)
-        throw new SchemaError(path, `${at(path)} is ${value}, but it must be between ${min} and ${max}`);
+        throw new UnusableValueError(
+          path,
+          `${at(path)} is ${value}, but it must be between ${min} and ${max}`,
+        );
       return value;
     },
   };
@@ -206,7 +217,7 @@ export function convert<A, B>(
         return convertValue(decoded);
       } catch (error) {
         if (error instanceof SchemaError) throw error;
-        throw new SchemaError(path, `${at(path)}: ${(error as Error).message}`);
+        throw new UnusableValueError(path, `${at(path)}: ${(error as Error).message}`);
       }
     },
   };

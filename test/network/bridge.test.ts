@@ -6,6 +6,7 @@ import { Attachment, attach, type Conflist, runNetworkVerb, sample } from '../su
 import { type Host, makeHost } from '../support/host.ts';
 import {
   addresses,
+  files,
   iptablesSave,
   link,
   links,
@@ -561,6 +562,38 @@ test('the MAC address of a bridge stays when the pod that came first goes', asyn
     t.is(await macOf(host), before);
   }
   t.true(await ping(pods[2]!.pod, '10.5.0.1'));
+});
+
+test('the next pod does not have the bridge forget its neighbours', async (t) => {
+  const host = await makeHost(t);
+  await attach(host, bridgeNet());
+  await host.run('ip neigh add 10.5.0.77 lladdr 02:00:00:00:00:77 nud permanent dev br0'.split(' '));
+  await attach(host, bridgeNet());
+  t.regex(await host.run('ip neigh show dev br0'.split(' ')), /^10\.5\.0\.77 .*PERMANENT/m);
+});
+
+test('DEL does without values that ADD refuses', async (t) => {
+  const host = await makeHost(t);
+  const one = await attach(host, bridgeNet());
+  const [plugin] = one.network.plugins;
+  for (const keys of [{ mtu: -1 }, { mtu: 70_000 }, { ipMasqBackend: 'pf' }]) {
+    const wrong = { ...one.network, plugins: [{ ...plugin!, ...keys }] };
+    const refused = new Attachment(host, await host.addPod(), wrong);
+    t.is((await refused.tryAdd()).error?.code, 999);
+    const outcome = await refused.tryDel();
+    t.is(outcome.exit, 0, JSON.stringify(keys));
+    t.regex(outcome.stderr, new RegExp(`Going on without "${Object.keys(keys)[0]}"`));
+  }
+  const living = new Attachment(host, one.pod, { ...one.network, plugins: [{ ...plugin!, mtu: -1 }] });
+  living.result = one.result;
+  await living.del();
+  const left = await links(host);
+  t.false(left.some(({ ifname }) => ifname.startsWith('veth')));
+  const reservations = Object.keys(files(host, '/var/lib/cni/networks/net'));
+  t.deepEqual(
+    reservations.filter((file) => file.includes('10.5.0.')),
+    [],
+  );
 });
 
 test('the result names the MAC address that the bridge has once the port is on it', async (t) => {
