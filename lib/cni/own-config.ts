@@ -6,8 +6,8 @@ import { decode, UnusableValueError } from './schema.ts';
 
 /**
  * Decodes a plugin's own keys. DEL and GC, which need few of them, go on without those whose value cannot be
- * used: what the reference plugin added must be removed even if its ADD does not mind such a value, and so must
- * what the ADD left that was refused. Only an IPAM plugin could take that for another place to look in.
+ * used: what the reference plugin added must be removed even if its ADD does not mind such a value, and so
+ * must what an ADD left that was refused. An IPAM plugin needs its keys, which say where it has to look.
  * @throws SchemaError
  */
 export function decodeOwn(

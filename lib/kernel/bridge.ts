@@ -85,9 +85,9 @@ function deleteIfUnused(socket: RouteSocket, name: string): void {
 
 /**
  * Gives the bridge the containers' gateway address, and pins its MAC address: otherwise it would follow its
- * ports', and every container would lose its gateway until its neighbour entry times out. Where the address is
- * present, the MAC address was pinned before it; setting it again would have the kernel forget every neighbour
- * on the bridge (NETDEV_CHANGEADDR in net/ipv4/arp.c).
+ * ports', and every container would lose its gateway until its neighbour entry times out. Where the address
+ * is present, the MAC address was pinned before it; setting it again would have the kernel forget every
+ * neighbour on the bridge (NETDEV_CHANGEADDR in net/ipv4/arp.c).
  * @param force replace an address that is in the way.
  * @throws Error when another address is in the way: any other IPv4 address, or an IPv6 one whose subnet
  *   overlaps.
