@@ -153,10 +153,10 @@ export function listRoutes(
 }
 
 /**
- * The routes that an interface takes with it when it gets a table of its own. Of a route that leads over other
- * interfaces as well, these are its next hops over this one, each like a route: the kernel makes one route of
- * the default routes of two interfaces with IPv6. In IPv4, such a route is one that somebody has composed, and
- * is left alone.
+ * The routes that an interface takes with it when it gets a table of its own. Of a route that leads over
+ * other interfaces as well, these are its next hops over this one, each like a route: the kernel makes one
+ * route of the default routes of two interfaces with IPv6. In IPv4, such a route is one that somebody has
+ * composed, and is left alone.
  */
 export function listRoutesOver(socket: RouteSocket, link: number, table?: number): Route[] {
   return ([4, 6] as const).flatMap((family) =>

@@ -75,8 +75,8 @@ export function findIfb(call: IfbUser): Link | undefined {
 }
 
 /**
- * Whether an interface without alias is this attachment's. The reference plugin gives those of all attachments
- * of a container to a network one name, so it can be another one's, which sends by it.
+ * Whether an interface without alias is this attachment's. The reference plugin gives those of all
+ * attachments of a container to a network one name, so it can be another one's, which sends by it.
  */
 function isOwn({ host, prevResult, sandboxIfPresent: sandbox, ifname }: IfbUser, ifb: Link): boolean {
   if (prevResult?.interfaces.some((one) => one.name === ifb.name && !one.sandbox)) return true;
