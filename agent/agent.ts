@@ -6,6 +6,7 @@
 
 import { readFileSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
+import { normalize } from 'node:path';
 import { depthVariable } from '../lib/cni/call.ts';
 import type { CallObserver } from '../lib/cni/record.ts';
 import { errnoOf } from '../lib/file.ts';
@@ -15,7 +16,7 @@ import type { Sharing } from '../lib/kernel/sharing.ts';
 import { Turns } from '../lib/turns.ts';
 import type { PluginTable } from '../main.ts';
 import { type CallServer, serve } from './connection.ts';
-import { isPeerIn, namespacesOf, peerUser } from './peer.ts';
+import { isPeerIn, peerUser, surroundingsOf } from './peer.ts';
 import { waitForEnd } from './pipe.ts';
 import type { Offer } from './protocol.ts';
 import { type AgentStatus, type FinishedCall, Statistics } from './statistics.ts';
@@ -62,7 +63,7 @@ export class Agent implements CallServer {
   /** Called when it has nothing left to do: it was replaced, idle for long, or told to stop. */
   onEnd: () => void = () => {};
   private readonly options: AgentOptions;
-  private readonly namespaces = namespacesOf('self');
+  private readonly surroundings = surroundingsOf('self');
   /** What calls and other work in this process share. */
   readonly sharing: Sharing = { waitForEnd, together: groupCommits() };
   private readonly turns = new Turns();
@@ -124,8 +125,8 @@ export class Agent implements CallServer {
   }
 
   /**
-   * A call is the agent's own if it comes from its user, its installed tree and its namespaces. What the
-   * offer says of these rules out others cheaply; what counts is what the kernel says.
+   * A call is the agent's own if it comes from its user, its installed tree, its namespaces and its root
+   * directory. What the offer says of these rules out others cheaply; what counts is what the kernel says.
    * @throws Error when the agent may not see the caller's namespaces.
    */
   private isOwn(
@@ -136,12 +137,12 @@ export class Agent implements CallServer {
       !this.isStopping &&
       peerUser(socket) === process.getuid?.() &&
       build === this.options.build &&
-      mountNamespace === this.namespaces.mnt &&
-      networkNamespace === this.namespaces.net &&
+      mountNamespace === this.surroundings['ns/mnt'] &&
+      networkNamespace === this.surroundings['ns/net'] &&
       this.options.plugins.has(name) &&
-      isAbsolute(environment.CNI_NETNS) &&
-      (environment.CNI_PATH ?? '').split(':').every(isAbsolute) &&
-      isPeerIn(socket, this.namespaces)
+      isSameToAll(environment.CNI_NETNS) &&
+      (environment.CNI_PATH ?? '').split(':').every(isSameToAll) &&
+      isPeerIn(socket, this.surroundings)
     );
   }
 
@@ -283,6 +284,8 @@ export class Agent implements CallServer {
   }
 }
 
-function isAbsolute(path = ''): boolean {
-  return path === '' || path.startsWith('/');
+/** Whether a path leads the agent to what it leads its caller to. Source: proc(5). */
+function isSameToAll(path = ''): boolean {
+  const isOfProcess = /^\/(proc\/(self|thread-self)|dev\/fd)(\/|$)/.test(normalize(path));
+  return path === '' || (path.startsWith('/') && !isOfProcess);
 }

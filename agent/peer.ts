@@ -10,23 +10,23 @@ const SO_PEERCRED = 17;
 const SO_PEERPIDFD = 77;
 const SHUT_RD = 0;
 
-/** The namespaces that decide on what a process may do to the host and where. */
-const kinds = ['mnt', 'net', 'user'] as const;
+/** What decides on what a process may do to the host and where, by its names in /proc/PID. */
+const parts = ['ns/mnt', 'ns/net', 'ns/user', 'root'] as const;
 
-/** Device and inode of each, as in "4:4026531841"; "" for a kind that the kernel does not have. */
-export type Namespaces = Readonly<Record<(typeof kinds)[number], string>>;
+/** Device and inode of each, as in "4:4026531841"; "" for a namespace that the kernel does not have. */
+export type Surroundings = Readonly<Record<(typeof parts)[number], string>>;
 
 /**
- * The namespaces of a process.
+ * The namespaces and the root directory of a process.
  * @param pid its ID, or "self".
  * @throws Error of code EACCES when this process may not see them.
  */
-export function namespacesOf(pid: number | 'self'): Namespaces {
-  const [mnt, net, user] = kinds.map((kind) => {
-    const status = statSync(`/proc/${pid}/ns/${kind}`, { throwIfNoEntry: false });
-    return status ? `${status.dev}:${status.ino}` : '';
+export function surroundingsOf(pid: number | 'self'): Surroundings {
+  const entries = parts.map((part) => {
+    const status = statSync(`/proc/${pid}/${part}`, { throwIfNoEntry: false, bigint: true });
+    return [part, status ? `${status.dev}:${status.ino}` : ''];
   });
-  return { mnt: mnt!, net: net!, user: user! };
+  return Object.fromEntries(entries) as Surroundings;
 }
 
 /** User ID of the process at the other end; undefined when the socket is closed. */
@@ -36,18 +36,18 @@ export function peerUser(socket: Socket): number | undefined {
 }
 
 /**
- * Whether the process that made a connection is in these namespaces, according to the kernel. False for one
+ * Whether the process that made a connection is in these surroundings, according to the kernel. False for one
  * that has ended, or that is in a PID namespace which this process cannot see.
- * @throws Error when this process may not see the other's namespaces.
+ * @throws Error when this process may not see the other's surroundings.
  */
-export function isPeerIn(socket: Socket, own: Namespaces): boolean {
+export function isPeerIn(socket: Socket, own: Surroundings): boolean {
   const fd = descriptorOf(socket);
   if (fd === undefined) return false;
   const { pid } = credentialsOf(fd);
   if (pid === 0) return false;
   try {
-    const namespaces = namespacesOf(pid);
-    return kinds.every((kind) => namespaces[kind] === own[kind]) && isStillPeer(fd, pid);
+    const surroundings = surroundingsOf(pid);
+    return parts.every((part) => surroundings[part] === own[part]) && isStillPeer(fd, pid);
   } catch (cause) {
     if (errnoOf(cause) !== 'EACCES') throw cause;
     throw new Error(

@@ -30,6 +30,7 @@ interface Offered {
 /**
  * Offers calls to a host's agent, and hangs up without sending their input.
  * @returns what the agent answers to an offer. @param prefix of the program that makes the connection.
+ * @param options of socat for the connection.
  */
 function offerer(host: Host) {
   const launcher = readFileSync(join(suites.ours, 'bridge')).toString('latin1');
@@ -42,17 +43,17 @@ function offerer(host: Host) {
     netns: '/run/netns/none-such',
     path: '/opt/cni/bin:/usr/lib/cni',
   };
-  return async (changes: Partial<Offered>, prefix: readonly string[] = []) => {
+  return async (changes: Partial<Offered>, prefix: readonly string[] = [], options = '') => {
     const { build, mount, network, plugin, netns, path } = { ...good, ...changes };
     const variables = ['CNI_COMMAND=DEL', `CNI_NETNS=${netns}`, `CNI_PATH=${path}`];
     const words = [build, mount, network, plugin, ...variables, ''];
     const bytes = words.map((word) => `${word}\\000`).join('');
-    const script = `printf '${bytes}' | ${[...prefix, 'socat', '-t', '20', '-', `UNIX-CONNECT:${socketPath}`].join(' ')}`;
+    const script = `printf '${bytes}' | ${[...prefix, 'socat', '-t', '20', '-', `UNIX-CONNECT:${socketPath}${options}`].join(' ')}`;
     return (await host.run(['sh', '-c', script])).slice(0, 1);
   };
 }
 
-test('the agent takes only calls of its own build, namespaces and user, with absolute paths', async (t) => {
+test('the agent takes only calls of its own build, namespaces and user, with paths that are the same to it', async (t) => {
   const host = await makeHost(t, { mayHaveAgent: false });
   await startAgent(t, host);
   const offer = offerer(host);
@@ -64,20 +65,26 @@ test('the agent takes only calls of its own build, namespaces and user, with abs
     { plugin: 'none-such' },
     { netns: 'netns/relative' },
     { path: '/opt/cni/bin:bin' },
+    { netns: '/proc/self/ns/net' },
+    { netns: '/proc/thread-self/ns/net' },
+    { netns: '/dev/fd/5' },
+    { netns: '/run/..//proc/./self/fd/5' },
+    { path: '/opt/cni/bin:/proc/self/cwd' },
   ];
   for (const changes of refused) t.is(await offer(changes), '', JSON.stringify(changes));
   await host.run(['chmod', '0777', '/run/cni', socketPath]);
   t.is(await offer({}, ['setpriv', '--reuid=65534', '--regid=65534', '--clear-groups']), '', 'another user');
-  t.is(await offer({}), 'Y');
+  t.is(await offer({ netns: '/proc/1/ns/net' }), 'Y', 'a path that is the same to all');
 });
 
-test('the agent goes by the namespaces that the kernel tells of, not by those that a caller claims', async (t) => {
+test('the agent goes by the namespaces and root that the kernel tells of, not by what a caller claims', async (t) => {
   const host = await makeHost(t, { mayHaveAgent: false });
   await startAgent(t, host);
   const offer = offerer(host);
   for (const option of ['--mount', '--net', '--user --map-root-user'])
     t.is(await offer({}, ['unshare', option]), '', option);
   t.is(await offer({}, ['unshare', '--pid', '--fork']), 'Y', 'of a PID namespace below its own');
+  t.is(await offer({}, [], ',chroot=/run'), '', 'whose files are elsewhere');
   t.is(await offer({}), 'Y');
 });
 

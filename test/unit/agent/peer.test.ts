@@ -12,12 +12,12 @@ test('a process that has got the PID of one that made a connection is not taken 
     import { once } from 'node:events';
     import { writeFileSync } from 'node:fs';
     import { createServer } from 'node:net';
-    import { isPeerIn, namespacesOf } from ${JSON.stringify(join(import.meta.dirname, '../../../agent/peer.ts'))};
+    import { isPeerIn, surroundingsOf } from ${JSON.stringify(join(import.meta.dirname, '../../../agent/peer.ts'))};
     const server = createServer({ allowHalfOpen: true }).listen('${directory}/socket');
     const connected = once(server, 'connection');
     const first = spawn('socat', ['UNIX-CONNECT:${directory}/socket', '-'], { stdio: ['pipe', 'ignore', 'inherit'] });
     const [socket] = await connected;
-    const isPeer = () => isPeerIn(socket, namespacesOf('self'));
+    const isPeer = () => isPeerIn(socket, surroundingsOf('self'));
     const before = isPeer();
     first.kill('SIGKILL');
     await once(first, 'exit');
