@@ -24,6 +24,10 @@ const graceMs = 2000;
  */
 const cleanUpMs = 30_000;
 
+/** The most that an executable may print, in MiB: far above any result. */
+const longestOutputMiB = 16;
+/** The longest line of standard error that is passed on in one piece, in characters. */
+const longestLine = 65_536;
 /** How much of an executable's standard error is kept for its error, in characters. */
 const keptStderr = 4096;
 
@@ -102,7 +106,9 @@ function runOnce(
     });
     const release = signal && endWith(child, signal);
     const chunks: Buffer[] = [];
+    let size = 0;
     let stderr = '';
+    const isTooLong = () => size > longestOutputMiB * 2 ** 20;
     // Registered before the streams are touched: if this process has no descriptors left, there are no
     // streams.
     child.on('error', (error) => {
@@ -111,13 +117,18 @@ function runOnce(
     });
     child.on('close', (code, deadly) => {
       const wasEnded = release?.() ?? false;
+      if (isTooLong()) return reject(tooLongError(file));
       const output = Buffer.concat(chunks).toString('utf8');
       if (code === 0) resolve(output);
       // A plugin that handles the signal may leave just as much behind.
       else if (deadly || wasEnded) reject(killedError(file, deadly, wasEnded, stderr));
       else reject(readError(file, output, `exit code ${code}`, stderr));
     });
-    child.stdout?.on('data', (chunk: Buffer) => chunks.push(chunk));
+    child.stdout?.on('data', (chunk: Buffer) => {
+      size += chunk.length;
+      if (isTooLong()) kill(child, signal !== undefined);
+      else chunks.push(chunk);
+    });
     if (warn)
       onLines(child.stderr, (text) => {
         stderr = `${stderr}${text}\n`.slice(-keptStderr);
@@ -135,22 +146,10 @@ function runOnce(
 function endWith(child: ChildProcess, signal: AbortSignal): () => boolean {
   let isAsked = false;
   let timer: NodeJS.Timeout | undefined;
-  const send = (name: NodeJS.Signals) => {
-    try {
-      process.kill(-child.pid!, name);
-    } catch {
-      // It has just ended.
-    }
-  };
   const end = () => {
     isAsked = true;
-    send('SIGTERM');
-    timer = setTimeout(() => {
-      send('SIGKILL');
-      // A process that has left the group may keep the pipes open for ever.
-      child.stdout?.destroy();
-      child.stderr?.destroy();
-    }, graceMs);
+    signalGroup(child, 'SIGTERM');
+    timer = setTimeout(() => kill(child, true), graceMs);
   };
   if (signal.aborted) timer = setTimeout(end, cleanUpMs);
   else signal.addEventListener('abort', end);
@@ -161,7 +160,24 @@ function endWith(child: ChildProcess, signal: AbortSignal): () => boolean {
   };
 }
 
-/** Passes on the text of a stream in whole lines. */
+/** @param hasGroup whether it has a process group of its own, which is killed as a whole. */
+function kill(child: ChildProcess, hasGroup: boolean): void {
+  if (hasGroup) signalGroup(child, 'SIGKILL');
+  else child.kill('SIGKILL');
+  // What it has started may have left the group, and keep the pipes open for ever.
+  child.stdout?.destroy();
+  child.stderr?.destroy();
+}
+
+function signalGroup({ pid }: ChildProcess, name: NodeJS.Signals): void {
+  try {
+    process.kill(-pid!, name);
+  } catch {
+    // It has just ended.
+  }
+}
+
+/** Passes on the text of a stream in whole lines, but a very long one in pieces. */
 function onLines(stream: Readable | null, take: (text: string) => void): void {
   let partial = '';
   stream
@@ -170,8 +186,18 @@ function onLines(stream: Readable | null, take: (text: string) => void): void {
       const end = text.lastIndexOf('\n');
       if (end >= 0) take(partial + text.slice(0, end));
       partial = (end < 0 ? partial : '') + text.slice(end + 1);
+      if (partial.length <= longestLine) return;
+      take(partial);
+      partial = '';
     })
     .on('end', () => partial && take(partial));
+}
+
+function tooLongError(file: string): KilledError {
+  return new KilledError(
+    ErrorCode.Internal,
+    `Plugin "${file}" printed more than ${longestOutputMiB} MiB, and was killed. Replace it by one that prints nothing but a CNI result`,
+  );
 }
 
 function killedError(

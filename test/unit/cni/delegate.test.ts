@@ -145,6 +145,29 @@ test('what a delegate says on standard error is passed on by lines, and its end 
   t.deepEqual(await run('dies'), { said: 'oops', details: 'oops' });
 });
 
+test('a line that does not end is passed on in pieces', async (t) => {
+  const dir = pluginDir(t, { endless: `head -c 1000000 /dev/zero | tr '\\0' x >&2` });
+  const said: string[] = [];
+  await runExecutable(join(dir, 'endless'), '', process.env, { warn: (text) => void said.push(text) });
+  t.is(said.join('').length, 1_000_000);
+  t.true(Math.max(...said.map(({ length }) => length)) < 200_000);
+});
+
+test('a delegate that prints more than any result has is killed, and asked to release', async (t) => {
+  const dir = pluginDir(t, {
+    fake: `echo $CNI_COMMAND >>"$0.log"; [ $CNI_COMMAND = DEL ] || { head -c 17000000 /dev/zero 2>/dev/null; exec sleep 60; }`,
+  });
+  for (const signal of [undefined, new AbortController().signal]) {
+    rmSync(join(dir, 'fake.log'), { force: true });
+    const call = callWith([dir], signal);
+    const start = performance.now();
+    await t.throwsAsync(delegate(call, 'fake'), { instanceOf: CniError, message: /more than 16 MiB/ });
+    t.true(performance.now() - start < 30_000, 'it is not waited for');
+    await call.rollBack();
+    t.is(readFileSync(join(dir, 'fake.log'), 'utf8'), 'ADD\nDEL\n');
+  }
+});
+
 test('the first regular file on CNI_PATH is taken; names that are paths are refused', (t) => {
   const [a, b] = [pluginDir(t, { one: '' }), pluginDir(t, { one: '', two: '' })];
   t.is(findPlugin('one', ['/none', a, b]), `${a}/one`);
