@@ -72,7 +72,7 @@ export class Agent implements CallServer {
   private unfinished = 0;
   /** Calls of the runtime under way, not counting delegates that call back into the agent. */
   private running = 0;
-  private isStopping = false;
+  private readonly ending = new AbortController();
   private idleTimer: NodeJS.Timeout | undefined;
   private server: Server | undefined;
 
@@ -86,6 +86,11 @@ export class Agent implements CallServer {
 
   get program(): string {
     return this.options.program;
+  }
+
+  /** Aborted once it takes no more calls: other work is to come to its end as well. */
+  get stopping(): AbortSignal {
+    return this.ending.signal;
   }
 
   /**
@@ -104,9 +109,9 @@ export class Agent implements CallServer {
     this.restartIdleTimer();
   }
 
-  /** Takes no more calls, and ends once those under way are done. */
+  /** Takes no more calls, and tells {@link onEnd} once those under way are done. */
   stop(): void {
-    this.isStopping = true;
+    this.ending.abort();
     clearTimeout(this.idleTimer);
     this.endIfDone();
   }
@@ -134,7 +139,7 @@ export class Agent implements CallServer {
     socket: Socket,
   ): boolean {
     return (
-      !this.isStopping &&
+      !this.stopping.aborted &&
       peerUser(socket) === process.getuid?.() &&
       build === this.options.build &&
       mountNamespace === this.surroundings['ns/mnt'] &&
@@ -269,18 +274,21 @@ export class Agent implements CallServer {
   private restartIdleTimer(): void {
     clearTimeout(this.idleTimer);
     const { idleTimeoutMs } = this.options;
-    if (idleTimeoutMs > 0 && this.unfinished === 0 && !this.isStopping)
+    if (idleTimeoutMs > 0 && this.unfinished === 0 && !this.stopping.aborted)
       this.idleTimer = setTimeout(() => this.stop(), idleTimeoutMs);
   }
 
-  /**
-   * Closes the socket once no call is under way. Until then new calls are accepted and refused at once, so
-   * that their launchers do not wait.
-   */
   private endIfDone(): void {
-    if (!this.isStopping || this.unfinished > 0) return;
-    this.server?.close();
-    this.onEnd();
+    if (this.stopping.aborted && this.unfinished === 0) this.onEnd();
+  }
+
+  /**
+   * Closes the socket. Last of all: until then new connections are accepted and calls refused at once, so
+   * that launchers do not wait.
+   */
+  async close(): Promise<void> {
+    const { server } = this;
+    if (server) await new Promise((resolve) => server.close(resolve));
   }
 }
 

@@ -153,8 +153,10 @@ export function agent(suite: Suite): Subcommand<AgentArguments> {
         await part;
         repairs?.[Symbol.dispose]();
         metricsServer?.close();
+        const isSent = await tracing?.close();
+        await running.close();
         // The collector does not answer: do not wait for it any longer.
-        if (tracing && !(await tracing.close())) process.exit();
+        if (isSent === false) process.exit();
       }
     },
   };

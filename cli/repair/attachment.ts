@@ -38,6 +38,8 @@ export interface RepairOptions {
   readonly isDryRun: boolean;
   /** For a process that does other things at the same time. */
   readonly sharing?: Sharing;
+  /** Aborted when no further attachment is to be repaired. */
+  readonly signal?: AbortSignal;
   /** Runs work while nothing else is done for the same container and interface. */
   readonly inTurn?: <T>(attachment: HostAttachment, work: () => Promise<T>) => Promise<T>;
 }
@@ -59,9 +61,10 @@ export async function repairAttachments(
   { records }: Pick<Inventory, 'records'>,
   options: RepairOptions,
 ): Promise<Repaired[]> {
-  const { inTurn = (_, work) => work() } = options;
+  const { signal, inTurn = (_, work) => work() } = options;
   const outcomes: Repaired[] = [];
   for (const attachment of attachments.toSorted((a, b) => Number(a.since ?? 0) - Number(b.since ?? 0))) {
+    if (signal?.aborted) break;
     const record = records.get(attachmentKey(attachment));
     outcomes.push(await inTurn(attachment, () => repairAttachment(attachment, record, options)));
   }

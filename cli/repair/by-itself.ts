@@ -14,7 +14,8 @@ import { repairAttachments } from './attachment.ts';
 import { describeRepaired, isBroken, summarize } from './report.ts';
 
 /**
- * Begins with a repair, and does another one after each reload of firewalld.
+ * Begins with a repair, and does another one after each reload of firewalld. The agent does not end before a
+ * repair has, which does no more than finish its attachment then.
  * @param program that stands for the suite.
  * @returns an object that ends this when disposed of.
  */
@@ -22,13 +23,13 @@ export function repairByItself(agent: Agent, suite: Suite, program: string): Dis
   const programs = new Programs(callerEnvironment(), agent.sharing);
   let isWanted = false;
   let isRunning = false;
-  const repair = async () => {
+  const repairAgain = async () => {
     isWanted = true;
     if (isRunning) return;
     isRunning = true;
     try {
       // Whatever is lost during a repair is left to the next one.
-      while (isWanted) {
+      while (isWanted && !agent.stopping.aborted) {
         isWanted = false;
         await waitForFirewalld(programs);
         await repairAll(agent, suite, program);
@@ -39,9 +40,10 @@ export function repairByItself(agent: Agent, suite: Suite, program: string): Dis
       isRunning = false;
     }
   };
-  void repair();
+  const repair = () => void agent.keepAlive(repairAgain);
+  repair();
   try {
-    return onFirewalldReload(programs, () => void repair(), warn);
+    return onFirewalldReload(programs, repair, warn);
   } catch (error) {
     warn(`Reloads of firewalld are not noticed: ${describeError(error)}`);
     return { [Symbol.dispose]() {} };
@@ -57,6 +59,7 @@ async function repairAll(agent: Agent, suite: Suite, program: string): Promise<v
     environment: environment(),
     isDryRun: false,
     sharing: agent.sharing,
+    signal: agent.stopping,
     inTurn: <T>({ containerId, ifname }: { containerId: string; ifname: string }, work: () => Promise<T>) =>
       agent.takeTurn(containerId, ifname, work),
   };

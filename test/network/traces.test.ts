@@ -5,7 +5,9 @@
 
 import { once } from 'node:events';
 import { chmodSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { connect } from 'node:net';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
 import { Attachment, attach, type Conflist } from '../support/chain.ts';
 import type { ReceivedSpan } from '../support/collector.ts';
@@ -191,15 +193,29 @@ test('a delegate in another executable continues the trace', async (t) => {
   t.not(spans[1]!.traceId, traceId);
 });
 
+/** Starts a collector that takes connections, and never answers. */
+async function startHangingCollector(t: ExecutionContext, host: Host): Promise<void> {
+  const listen = 'socat TCP-LISTEN:4318,bind=127.0.0.1,fork,reuseaddr EXEC:"sleep 600"';
+  await host.start(t, ['sh', '-c', `echo ready; exec ${listen}`]);
+}
+
+test('an agent that waits for its collector in the end keeps no launcher waiting', async (t) => {
+  const { host, stop } = await startTraced(t, { hasCollector: false, env: endpoint });
+  await startHangingCollector(t, host);
+  await runPlugin(host, 'bridge', 'VERSION', { env: { TRACEPARENT } });
+  const ended = stop();
+  await sleep(300);
+  const socket = connect(host.file('/run/cni/agent.sock'));
+  socket.end('-\0-\0-\0@status\0\0');
+  const [answer] = await once(socket, 'data');
+  t.is(`${answer}`[0], 'R');
+  t.deepEqual(await ended, [0, null]);
+});
+
 test('a collector that is down, or hangs, fails nothing, and is reported once', async (t) => {
   const down = await startTraced(t, { hasCollector: false, env: endpoint });
   const hanging = await startTraced(t, { hasCollector: false, env: endpoint });
-  // It takes connections, and never answers.
-  await hanging.host.start(t, [
-    'sh',
-    '-c',
-    'echo ready; exec socat TCP-LISTEN:4318,bind=127.0.0.1,fork,reuseaddr EXEC:"sleep 600"',
-  ]);
+  await startHangingCollector(t, hanging.host);
   for (const { host, stop } of [down, hanging]) {
     for (let i = 0; i < 5; i++) {
       const attachment = await attach(host, network, { env: { TRACEPARENT } });
