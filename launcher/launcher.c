@@ -25,6 +25,7 @@
 #define _GNU_SOURCE
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <string.h>
 #include <unistd.h>
@@ -116,9 +117,22 @@ static int run_directly(const char *self, const char *directory, char *name, int
                 loader.bytes, strerror(errno));
 }
 
+/* What is opened later, such as the agent's socket, must not become a standard stream that the runtime has closed. */
+static void open_standard_streams(void)
+{
+    int fd;
+    do
+        fd = open("/dev/null", O_RDWR);
+    while (fd >= 0 && fd <= STDERR_FILENO);
+    if (fd >= 0)
+        close(fd);
+}
+
 int main(int argc, char **argv)
 {
     static char self[PATH_MAX], directory[PATH_MAX];
+
+    open_standard_streams();
 
     ssize_t length = readlink("/proc/self/exe", self, sizeof self - 1);
     char *slash = length > 0 ? memrchr(self, '/', (size_t)length) : NULL;

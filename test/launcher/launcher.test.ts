@@ -11,7 +11,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import test, { type ExecutionContext } from 'ava';
-import { Incoming, type Offer } from '../../agent/protocol.ts';
+import { encodeFrame, Incoming, type Offer } from '../../agent/protocol.ts';
 import { readEnvironment } from '../../launcher/launch.ts';
 import { launcherFiles } from '../../scripts/build/launcher.ts';
 import { tryRun } from '../support/run.ts';
@@ -244,7 +244,7 @@ test.serial('a call whose input an agent has is not done twice', async (t) => {
 });
 
 /** Has an agent of the test's own take each call and its input. @param answer sent then, if any. */
-function takeCalls(agent: Server, answer?: string): void {
+function takeCalls(agent: Server, answer?: string | Buffer): void {
   agent.on('connection', (connection) => {
     const incoming = new Incoming();
     let isOffered = false;
@@ -274,6 +274,19 @@ test('an agent that hangs, or breaks the protocol, is reported as what it is', a
     t.is(JSON.parse(stdout).code, 11);
     t.regex(JSON.parse(stdout).details, reason);
   }
+});
+
+test('the agent is not taken for standard output that the runtime has closed', async (t) => {
+  const { agent, start } = await installWithAgent(t);
+  const connected = once(agent, 'connection') as Promise<[Socket]>;
+  takeCalls(agent, encodeFrame('R', '{"result": 1}'));
+  const closed = ['sh', '-c', `exec "$0" "$@" <&- >&- 2>&-`, ...start];
+  const ended = tryRun(closed, { env: { CNI_COMMAND: 'ADD', PATH: '/usr/bin:/bin' } });
+  const [connection] = await connected;
+  const said = text(connection);
+  t.is((await ended).exit, 0);
+  // After the input, which is empty, comes nothing but the acknowledgement.
+  t.regex(await said, /\0\0\0\0\0\0A$/);
 });
 
 test('input that cannot be kept for the executable is an I/O error, not half a configuration', async (t) => {
