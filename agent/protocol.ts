@@ -46,7 +46,7 @@ export interface Offer {
 
 /** More than a launcher sends; one with a larger environment does not ask. */
 const longestOffer = 256 * 1024;
-/** Far above any network configuration. */
+/** Far above any network configuration. A launcher with more leaves the call to the executable. */
 const longestInput = 16 * 1024 * 1024;
 
 /** In place of a plugin's name, asks the agent for its statistics. No plugin can have that name. */

@@ -34,7 +34,7 @@
 extern char **environ;
 
 enum {
-    /* The most input that the agent and the executable accept, in bytes. */
+    /* The most input that the agent accepts, in bytes; the executable does a call with more. */
     LONGEST_INPUT = 16 * 1024 * 1024,
     /*
      * In bytes. Less than the kernel's buffer for a socket (net.core.wmem_default, 212992), so that sending
@@ -134,7 +134,7 @@ static int keep_input(size_t *taken)
 {
     static char piece[65536];
     int kept = memfd_create("cni-input", MFD_CLOEXEC);
-    while (kept >= 0 && *taken <= LONGEST_INPUT) {
+    while (kept >= 0) {
         ssize_t got = read(STDIN_FILENO, piece, sizeof piece);
         if (got == 0)
             break;
@@ -266,8 +266,8 @@ int call_agent(const char *name, const char *self)
         /* The executable would get only the rest of the input. */
         return taken > 0 ? fail(IO_FAILURE, "Cannot read the configuration to its end. Try again", self, strerror(error)) : -1;
     }
-    if (send_input(agent, input) != 0) {
-        /* The agent gave up waiting for the input of a slow runtime, and has done nothing. */
+    if (taken > LONGEST_INPUT || send_input(agent, input) != 0) {
+        /* The agent has not got all of it, perhaps as it gave up waiting for a slow runtime, and has done nothing. */
         close(agent);
         if (input >= 0 && (lseek(input, 0, SEEK_SET) != 0 || dup2(input, STDIN_FILENO) < 0))
             return fail(IO_FAILURE, "Cannot hand over the configuration. Try again", self, strerror(errno));

@@ -276,6 +276,15 @@ test('an agent that hangs, or breaks the protocol, is reported as what it is', a
   }
 });
 
+test('the executable does a call with more input than the agent accepts, and gets all of it', async (t) => {
+  const { agent, start } = await installWithAgent(t);
+  takeCalls(agent);
+  const stdin = 'x'.repeat(17 * 2 ** 20);
+  const { exit, stdout } = await tryRun(start, { env: { CNI_COMMAND: 'ADD', PATH: '/usr/bin:/bin' }, stdin });
+  t.is(exit, 0);
+  t.true(stdout === `executable\n${stdin}`);
+});
+
 test('the agent is not taken for standard output that the runtime has closed', async (t) => {
   const { agent, start } = await installWithAgent(t);
   const connected = once(agent, 'connection') as Promise<[Socket]>;
