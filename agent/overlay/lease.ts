@@ -3,7 +3,7 @@
  * the same cluster.
  */
 
-import type { EtcdClient } from '../../lib/etcd/client.ts';
+import { type EtcdClient, EtcdUnavailableError } from '../../lib/etcd/client.ts';
 import {
   type Compare,
   grantLease,
@@ -111,9 +111,15 @@ async function write(
   const value = reachValue(reach, config.backend.vni);
   const begin = performance.now();
   const lease = former === '0' ? undefined : await grantLease(client, leaseSeconds);
-  const { succeeded } = await transact(client, { compare: [condition], success: [put(key, value, lease)] });
-  if (succeeded)
-    return { subnets, key, value, end: lease ? begin + leaseSeconds * 1000 : Number.POSITIVE_INFINITY };
+  try {
+    const { succeeded } = await transact(client, { compare: [condition], success: [put(key, value, lease)] });
+    if (succeeded)
+      return { subnets, key, value, end: lease ? begin + leaseSeconds * 1000 : Number.POSITIVE_INFINITY };
+  } catch (error) {
+    // Without an answer, the key may have the lease.
+    if (lease && !(error instanceof EtcdUnavailableError)) await revokeLease(client, lease).catch(() => {});
+    throw error;
+  }
   if (lease) await revokeLease(client, lease);
   return undefined;
 }

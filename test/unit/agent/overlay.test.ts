@@ -4,7 +4,8 @@ import test from 'ava';
 import { leaseSubnets } from '../../../agent/overlay/lease.ts';
 import { type NetworkConfig, parseNetworkConfig } from '../../../agent/overlay/network-config.ts';
 import { isOfNetwork, overlap, parseNode, reachValue, subnetKey } from '../../../agent/overlay/node.ts';
-import type { EtcdClient } from '../../../lib/etcd/client.ts';
+import { CniError } from '../../../lib/errors.ts';
+import { type EtcdClient, EtcdUnavailableError } from '../../../lib/etcd/client.ts';
 import { Address } from '../../../lib/ip.ts';
 
 const Backend = { Type: 'vxlan' };
@@ -70,6 +71,30 @@ test('keys and values are those of flannel', (t) => {
   t.true(overlap(node.subnets, alone.subnets));
   const other = parseNode('10.244.2.0-24&fd00:10:244:1::-64', value);
   t.true(overlap(node.subnets, other.subnets), 'IPv6 counts as well');
+});
+
+test('a lease that etcd lets no key have is given back, unless the answer is not known', async (t) => {
+  const config = parse({ Network: '10.244.0.0/16' });
+  const reach = {
+    backend: 'vxlan',
+    publicIp: { 4: Address.parse('192.0.2.1'), 6: undefined },
+    macs: { 4: undefined, 6: undefined },
+  };
+  for (const [error, revoked] of [
+    [new CniError(999, 'permission denied'), ['7']],
+    [new EtcdUnavailableError(11, 'no answer'), []],
+  ] as const) {
+    const given: unknown[] = [];
+    const ask = async (path: string, request: { ID: string }) => {
+      if (path === '/v3/lease/grant') return { ID: '7' };
+      if (path === '/v3/kv/txn') throw error;
+      given.push(request.ID);
+      throw new Error('It cannot be given back either');
+    };
+    const client = { ask } as unknown as EtcdClient;
+    await t.throwsAsync(leaseSubnets({ client, prefix: '/', config, reach }, [], undefined), { is: error });
+    t.deepEqual(given, revoked);
+  }
 });
 
 test('a subnet is found behind a node that has half of a large network', async (t) => {
