@@ -29,7 +29,7 @@ export function reconcileRoutes(
   socket: RouteSocket,
   family: Family,
   wanted: readonly NodeRoute[],
-  { network, length }: Range,
+  { network }: Range,
   links: readonly number[],
 ): string[] {
   const isOfNode = ({ dst, link, gw, type, protocol }: Route) =>
@@ -38,7 +38,7 @@ export function reconcileRoutes(
     gw !== undefined &&
     link !== undefined &&
     links.includes(link) &&
-    dst.length === length &&
+    dst.length > network.length &&
     network.contains(dst.address);
   const found = listRoutes(socket, { family, table: RouteTable.Main });
   const destinations = new Set(wanted.map(({ dst }) => `${dst}`));

@@ -172,6 +172,11 @@ test('keys that are no nodes are left out, and so is what the kernel refuses', a
   await until('the good one is there', async () => (await node.routedTo()).includes('10.244.13.0/24'));
   await wire.write('subnets/10.244.14.0-24', '\0');
   await until('the last one is told of', async () => node.log.includes('10.244.14.0-24'));
+  // Of another length than this network's.
+  await wire.write('subnets/10.244.15.0-25', good);
+  await until('it is there', async () => (await node.routedTo()).includes('10.244.15.0/25'));
+  await wire.remove('subnets/10.244.15.0-25');
+  await until('its node has left', async () => /10\.244\.15\.0-25 of .* has left/.test(node.log));
   t.deepEqual(await node.routedTo(), ['10.244.13.0/24', other.subnet].sort());
   for (const name of Object.keys(odd))
     t.true(node.log.includes(`subnets/${name}" of etcd is no node and is ignored`), name);

@@ -54,6 +54,11 @@ export class Wire {
     await this.etcd.put(`${root}/${name}`, typeof value === 'string' ? value : JSON.stringify(value));
   }
 
+  /** Deletes one of flannel's keys. */
+  async remove(name: string): Promise<void> {
+    await this.etcd.ask('/v3/kv/deleterange', { key: Buffer.from(`${root}/${name}`).toString('base64') });
+  }
+
   /** The subnet keys of nodes, and their values. */
   async subnets(): Promise<Record<string, string>> {
     const all = await this.etcd.all(`${root}/subnets/`);
