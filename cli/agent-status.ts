@@ -56,7 +56,7 @@ function describeOverlay({ problem, backend, subnets, nodes }: OverlayStatus): s
       ? `${subnets.join(' and ')}, by ${backend} to ${count(nodes, 'other node')}`
       : 'no subnet yet';
   const [reason] = (problem ?? '').split('\n');
-  return `Overlay: ${lease}${reason ? `. Out of touch with etcd: ${reason}` : ''}.`;
+  return `Overlay: ${lease}${reason ? `. Problem: ${reason}` : ''}.`;
 }
 
 /** Asks an agent for its statistics. @throws CommandError when none answers. */

@@ -14,7 +14,7 @@ export interface OverlayHost {
 
 /** What an overlay reports about itself. */
 export interface OverlayStatus {
-  /** Undefined when the node has its lease and is told of changes. */
+  /** Undefined when the node has its lease, is told of changes, and can carry them out. */
   readonly problem: string | undefined;
   readonly backend: string | undefined;
   /** Subnets of this node. */

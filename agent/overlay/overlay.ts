@@ -9,6 +9,7 @@ import { EtcdClient } from '../../lib/etcd/client.ts';
 import { type Listing, listPrefix, watchPrefix } from '../../lib/etcd/watch.ts';
 import { Programs } from '../../lib/kernel/programs.ts';
 import { openRouteSocket, type RouteSocket } from '../../lib/kernel/route-socket.ts';
+import { Attempts } from './attempts.ts';
 import { type Dataplane, familiesOf } from './dataplane.ts';
 import { ensureFirewall } from './firewall.ts';
 import type { OverlayHost, OverlayStatus } from './host.ts';
@@ -49,12 +50,14 @@ export class Overlay {
   /** Why further nodes are not among them. */
   private unreachable: readonly string[] = [];
   private problem: string | undefined = 'it has just started';
-  /** What the operator was told already. */
+  private readonly attempts: Attempts;
+  /** What the operator was told of other nodes already. */
   private told: ReadonlySet<string> = new Set();
 
   constructor(settings: OverlaySettings, host: OverlayHost) {
     this.settings = settings;
     this.host = host;
+    this.attempts = new Attempts(host);
     this.client = new EtcdClient(etcdSettings(settings));
     this.programs = new Programs(host.environment, host.sharing);
   }
@@ -62,7 +65,7 @@ export class Overlay {
   get status(): OverlayStatus {
     const { 4: v4, 6: v6 } = this.lease?.subnets ?? { 4: undefined, 6: undefined };
     return {
-      problem: this.problem,
+      problem: this.problem ?? this.attempts.trouble,
       backend: this.plane?.reach.backend,
       subnets: [v4, v6].flatMap((one) => (one ? [`${one}`] : [])),
       nodes: this.others.length,
@@ -100,7 +103,7 @@ export class Overlay {
   /** Leases subnets, and follows changes to the nodes until something goes wrong. */
   private async takePart(onSuccess: () => void): Promise<void> {
     const { tenant, table, revision } = await this.join();
-    this.update(table, tenant);
+    await this.update(table, tenant);
     await this.publish();
     if (this.problem) this.host.print(`The overlay is in touch with etcd`);
     this.problem = undefined;
@@ -218,12 +221,12 @@ export class Overlay {
             `The lease of ${subnetKey(this.lease.subnets)} is lost: its key was ${isDeleted ? 'deleted' : 'taken over'}`,
           );
       }
-      this.update(table, tenant);
+      await this.update(table, tenant);
     }
   }
 
   /** Updates the other nodes, and the kernel. */
-  private update(table: NodeTable, tenant: Tenant): void {
+  private async update(table: NodeTable, tenant: Tenant): Promise<void> {
     const { subnets } = this.lease!;
     const { others, problems } = table.othersThan(tenant, subnets);
     this.unreachable = problems;
@@ -233,13 +236,15 @@ export class Overlay {
     for (const name of before.keys()) if (!now.has(name)) this.host.print(`${name} has left the overlay`);
     for (const name of now.keys()) if (!before.has(name)) this.host.print(`${name} has joined the overlay`);
     this.others = others;
-    this.apply(subnets);
+    await this.apply(subnets);
   }
 
-  private apply(subnets: Subnets): void {
-    const problems = new Set([...this.unreachable, ...this.plane!.apply(subnets, this.others)]);
-    for (const problem of problems) if (!this.told.has(problem)) this.host.warn(problem);
-    this.told = problems;
+  private async apply(subnets: Subnets): Promise<void> {
+    await this.attempts.at('kernel', () => {
+      const problems = new Set([...this.unreachable, ...this.plane!.apply(subnets, this.others)]);
+      for (const problem of problems) if (!this.told.has(problem)) this.host.warn(problem);
+      this.told = problems;
+    });
   }
 
   /** Makes the node's subnets known to the plugins and the firewall. */
@@ -247,8 +252,11 @@ export class Overlay {
     const { parsed: config } = this.config!;
     const { subnets } = this.lease!;
     const { 'ip-masq': masquerade, 'iptables-forward-rules': forward, 'subnet-file': file } = this.settings;
-    writeSubnetFile(file, config, subnets, this.plane!.mtu, masquerade);
-    await ensureFirewall(this.programs, config, subnets, { masquerade, forward });
+    const { mtu } = this.plane!;
+    await this.attempts.at('file', () => writeSubnetFile(file, config, subnets, mtu, masquerade));
+    await this.attempts.at('firewall', () =>
+      ensureFirewall(this.programs, config, subnets, { masquerade, forward }),
+    );
   }
 
   /** Checks until {@link stop}, one check after the other, as each may have to wait. */
@@ -264,14 +272,8 @@ export class Overlay {
   /** Restores what others have removed, whether etcd is reachable or not. */
   private async check(): Promise<void> {
     if (!this.lease || !this.plane) return;
-    try {
-      this.apply(this.lease.subnets);
-      await this.publish();
-    } catch (error) {
-      const problem = this.host.describe(error);
-      if (!this.told.has(problem)) this.host.warn(problem);
-      this.told = new Set([...this.told, problem]);
-    }
+    await this.apply(this.lease.subnets);
+    await this.publish();
   }
 
   private noteChange(): void {

@@ -3,8 +3,9 @@
  * Runs once: it starts agents itself.
  */
 
-import { writeFileSync } from 'node:fs';
+import { existsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import { attach, sample } from '../support/chain.ts';
 import { converse, serveLines } from '../support/connection.ts';
@@ -184,6 +185,27 @@ test('keys that are no nodes are left out, and so is what the kernel refuses', a
   t.regex(node.log, /10\.244\.10\.0-24 is left out: it has backend "vxlan" and address 192\.0\.2\.50/);
   t.regex(node.log, /10\.244\.11\.0-24 is left out: it has backend "" and address none/);
   t.notRegex(node.log, /10\.244\.1[01]\.0-24 of .* has joined/);
+});
+
+test('trouble on the node itself is told once, and not taken for one of etcd', async (t) => {
+  const wire = await Wire.make(t);
+  const host = await wire.addHost(1);
+  writeFileSync(host.file('/run/blocked'), '');
+  const node = new Node(t, host);
+  await node.startAgent({ 'etcd-endpoints': wire.etcd.hosts, 'subnet-file': '/run/blocked/subnet.env' });
+  await until('it is in touch', async () => node.log.includes('in touch with etcd'));
+  const status = async () => (await host.run([join(binDir, 'cni'), 'agent', 'status'])).split('\n')[2];
+  t.regex(
+    (await status())!,
+    /^Overlay: 10\.244\.\d+\.0\/24, by vxlan to 0 other nodes\. Problem: .*\/run\/blocked/,
+  );
+  // More than two intervals of ten seconds between checks.
+  await sleep(24_000);
+  t.is(node.log.split('Cannot write').length, 2, node.log);
+  t.notRegex(node.log, /etcd is asked again/);
+  await host.run(['rm', '/run/blocked']);
+  await until('it is written', async () => existsSync(host.file('/run/blocked/subnet.env')));
+  await until('all is well', async () => !(await status())?.includes('Problem'));
 });
 
 test('a subnet that is lost is given up loudly, and another one is taken', async (t) => {

@@ -173,7 +173,7 @@ test('etcd stops and comes back, and packets flow on', async (t) => {
   await wire.etcd.kill(0);
   await until('the agents notice', async () => nodes.every(({ log }) => /etcd is asked again/.test(log)));
   const status = await nodes[0].host.run([join(binDir, 'cni'), 'agent', 'status']);
-  t.regex(status, /Overlay: 10\.244\.\d+\.0\/24, by vxlan to 1 other node\. Out of touch with etcd/);
+  t.regex(status, /Overlay: 10\.244\.\d+\.0\/24, by vxlan to 1 other node\. Problem: .*etcd/);
   t.regex(await say('without etcd'), /without etcd/);
   await nodes[0].host.run(['ip', 'route', 'delete', nodes[1].subnet]);
   await until('the route is brought back', async () => (await nodes[0].routedTo()).includes(nodes[1].subnet));
