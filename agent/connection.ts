@@ -123,7 +123,12 @@ async function run(
       .get(name)?.()
       .then((module) => module.plugin);
   let isAnswered = false;
-  let code: number | undefined = 0;
+  let code: number | undefined;
+  const reply = (text: string, exit: number) => {
+    isAnswered = true;
+    if (!changes.gone.aborted) code = exit !== 0 && text ? codeOf(text) : 0;
+    answer(text, exit);
+  };
   const caller = {
     program,
     environment: offer.environment,
@@ -138,9 +143,7 @@ async function run(
     signal: changes.gone,
     readStdin: async () => stdin,
     async print(text: string, exit: number) {
-      isAnswered = true;
-      if (exit !== 0) code = codeOf(text);
-      answer(text, exit);
+      reply(text, exit);
       // The runtime may have given up meanwhile: then nobody has the result, and ADD is undone.
       if (exit === 0 && !(await isAcknowledged(socket, changes, incoming))) {
         code = undefined;
@@ -149,7 +152,7 @@ async function run(
     },
   };
   const exit = await runPlugin(plugin, caller, find);
-  if (!isAnswered) answer('', exit);
+  if (!isAnswered) reply('', exit);
   return code;
 }
 

@@ -184,6 +184,8 @@ test('the ADD of a runtime that has given up is undone, however long its IPAM pl
     readFileSync(host.file(`${directory}/verbs`), 'utf8').endsWith('ADD\nDEL\n'),
   );
   await until('the call has ended', async () => (await callsOf(host)) === 1);
+  const [counted] = (await statusOf(host)).calls;
+  t.deepEqual(counted?.codes, { unanswered: 1 });
   const waiting = host.file(`${directory}/waiting`);
   // It may have been killed before it got to wait.
   t.false(existsSync(waiting) && existsSync(`/proc/${readFileSync(waiting, 'utf8').trim()}`));
