@@ -22,6 +22,9 @@ const maxFds = readMaxFds();
 /** How long a client may be silent, in milliseconds. */
 const patienceMs = 10_000;
 
+/** How many clients there may be at once: anybody on the host can connect, and calls need descriptors, too. */
+const maxConnections = 16;
+
 /** A server of metrics. */
 export interface MetricsServer {
   /** Stops serving. */
@@ -51,6 +54,7 @@ export async function serveMetrics(
     },
   );
   server.timeout = patienceMs;
+  server.maxConnections = maxConnections;
   if ('path' in address) {
     const inUse = `Another process listens on "${address.path}" already. Stop it, or give another --metrics`;
     await listenOn(server, address.path, {}, inUse);

@@ -6,8 +6,10 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { connect } from 'node:net';
 import { getPriority } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
 import { statusOf } from '../support/agent.ts';
 import { attach, type Conflist } from '../support/chain.ts';
@@ -122,6 +124,20 @@ test('metrics are served on a Unix socket for root alone; other paths and method
   agent.kill('SIGTERM');
   await once(agent, 'exit');
   t.false(existsSync(host.file(path)));
+});
+
+test('connections for metrics are few', async (t) => {
+  const host = await makeHost(t, { mayHaveAgent: false });
+  await host.start(t, [command, 'agent', '--metrics', 'unix:/run/metrics.sock']);
+  let closed = 0;
+  const sockets = Array.from({ length: 20 }, () =>
+    connect(host.file('/run/metrics.sock')).on('close', () => closed++),
+  );
+  await sleep(3000);
+  t.is(closed, 4);
+  for (const socket of sockets) socket.destroy();
+  const curl = ['curl', '-sf', '--unix-socket', '/run/metrics.sock', 'http://agent/metrics'];
+  await until('others are served', async () => (await host.tryRun(curl)).exit === 0);
 });
 
 test('a metrics address that cannot be had is an error at the start', async (t) => {
