@@ -48,7 +48,7 @@ export interface TracingOptions {
   readonly endpoint: string | undefined;
   /** Version of the suite. */
   readonly version: string;
-  /** Is told what is wrong, at most once a minute. */
+  /** Is told what is wrong: one error and one warning a minute at most. */
   readonly warn: (message: string) => void;
 }
 
@@ -65,7 +65,7 @@ export class Tracing implements CallObserver {
   private readonly open = new WeakMap<CallRecord, Open>();
 
   constructor({ endpoint, version, warn }: TracingOptions) {
-    diag.setLogger(occasionally(warn), { logLevel: DiagLogLevel.WARN, suppressOverrideMessage: true });
+    diag.setLogger(loggerFor(warn), { logLevel: DiagLogLevel.WARN, suppressOverrideMessage: true });
     const url = endpoint && `${endpoint.replace(/\/+$/, '')}/v1/traces`;
     const exporter = new OTLPTraceExporter(url ? { url } : {});
     this.provider = new TracerProvider({
@@ -174,15 +174,27 @@ function attributesOf(record: CallRecord): Attributes {
   return Object.fromEntries(Object.entries(attributes).filter(([, value]) => value !== undefined));
 }
 
-/** A logger for OpenTelemetry that passes on one message a minute. */
-function occasionally(warn: (message: string) => void) {
+/** A logger for OpenTelemetry that passes on one error and one warning a minute. */
+function loggerFor(warn: (message: string) => void) {
+  return {
+    error: occasionally((message) =>
+      warn(`Spans cannot be sent, and calls go on without: ${explain(message)}`),
+    ),
+    warn: occasionally(warn),
+    info() {},
+    debug() {},
+    verbose() {},
+  };
+}
+
+/** Passes on one message a minute. */
+function occasionally(tell: (message: string) => void): (message: string) => void {
   let next = 0;
-  const log = (message: string) => {
+  return (message) => {
     if (performance.now() < next) return;
     next = performance.now() + warningPauseMs;
-    warn(`Spans cannot be sent, and calls go on without: ${explain(message)}`);
+    tell(message);
   };
-  return { error: log, warn: log, info() {}, debug() {}, verbose() {} };
 }
 
 /** OpenTelemetry reports an error as the JSON of its properties. */

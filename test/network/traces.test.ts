@@ -246,6 +246,14 @@ test('trouble with the collector is told once a minute at most', async (t) => {
   t.is(errors(), told);
 });
 
+test('what OpenTelemetry warns of is passed on as it is', async (t) => {
+  const { host, stop } = await startTraced(t, { env: { ...endpoint, OTEL_EXPORTER_OTLP_TIMEOUT: 'soon' } });
+  await stop();
+  const said = readFileSync(host.file('/run/agent.err'), 'utf8');
+  t.regex(said, /OTEL_EXPORTER_OTLP_TIMEOUT/);
+  t.notRegex(said, /Spans cannot be sent/);
+});
+
 test('without a collector named, OpenTelemetry is not loaded; a URL that is none is refused', async (t) => {
   const { host, stop } = await startTraced(t, { env: { ...endpoint, OTEL_SDK_DISABLED: 'true' } });
   await runPlugin(host, 'bridge', 'VERSION', { env: { TRACEPARENT } });
