@@ -34,6 +34,7 @@ export function isKernelError(error: unknown, ...codes: string[]): error is Kern
 interface Libc {
   socket(domain: number, type: number, protocol: number): number;
   bind(fd: number, address: Uint8Array, length: number): number;
+  connect(fd: number, address: Uint8Array, length: number): number;
   setsockopt(fd: number, level: number, option: number, value: Uint8Array, length: number): number;
   getsockopt(fd: number, level: number, option: number, value: Uint8Array, length: Uint8Array): number;
   send(fd: number, data: Uint8Array, length: number, flags: number): number;
@@ -47,6 +48,14 @@ interface Libc {
   ): number;
   shutdown(fd: number, how: number): number;
   recv(fd: number, data: Uint8Array, length: number, flags: number): number;
+  recvfrom(
+    fd: number,
+    data: Uint8Array,
+    length: number,
+    flags: number,
+    from: Uint8Array,
+    fromLength: Uint8Array,
+  ): number;
   setns(fd: number, type: number): number;
   unshare(flags: number): number;
   ioctl(fd: number, request: number, argument: Uint8Array): number;
@@ -82,12 +91,14 @@ const u32 = 'uint32';
 const signatures = {
   socket: { arguments: [i32, i32, i32], return: i32 },
   bind: { arguments: [i32, 'buffer', u32], return: i32 },
+  connect: { arguments: [i32, 'buffer', u32], return: i32 },
   setsockopt: { arguments: [i32, i32, i32, 'buffer', u32], return: i32 },
   getsockopt: { arguments: [i32, i32, i32, 'buffer', 'buffer'], return: i32 },
   send: { arguments: [i32, 'buffer', u32, i32], return: i32 },
   sendto: { arguments: [i32, 'buffer', u32, i32, 'buffer', u32], return: i32 },
   shutdown: { arguments: [i32, i32], return: i32 },
   recv: { arguments: [i32, 'buffer', u32, i32], return: i32 },
+  recvfrom: { arguments: [i32, 'buffer', u32, i32, 'buffer', 'buffer'], return: i32 },
   setns: { arguments: [i32, i32], return: i32 },
   unshare: { arguments: [i32], return: i32 },
   ioctl: { arguments: [i32, u32, 'buffer'], return: i32 },

@@ -14,7 +14,8 @@ const SO_SNDBUF = 7;
 const SO_RCVTIMEO = 20;
 const SO_SNDBUFFORCE = 32;
 
-const sockaddrNl = struct({ family: u16, port: u32, groups: u32 });
+/** struct sockaddr_nl. The kernel's own port is 0, which no process can have. */
+export const sockaddrNl = struct({ family: u16, port: u32, groups: u32 });
 const timeval = struct({ seconds: u64, microseconds: u64 });
 
 /** The kernel answers at once; one that does not within this many seconds never will. */
@@ -43,9 +44,13 @@ function prepare(fd: number, groups: number): void {
   libc('ask for strict checking', 'setsockopt', fd, SOL_NETLINK, NETLINK_GET_STRICT_CHK, one, 4);
   const timeout = timeval.encode({ seconds: BigInt(timeoutSeconds) });
   libc('set a receive timeout', 'setsockopt', fd, SOL_SOCKET, SO_RCVTIMEO, timeout, timeout.length);
-  if (groups === 0) return;
-  const address = sockaddrNl.encode({ family: AF_NETLINK, groups });
-  libc('listen to reports of the kernel', 'bind', fd, address, address.length);
+  if (groups !== 0) {
+    const address = sockaddrNl.encode({ family: AF_NETLINK, groups });
+    libc('listen to reports of the kernel', 'bind', fd, address, address.length);
+  }
+  // From now on, what processes send to it is refused: a flood of theirs would crowd out the kernel's answers.
+  const kernel = sockaddrNl.encode({ family: AF_NETLINK });
+  libc('connect a socket to the kernel', 'connect', fd, kernel, kernel.length);
 }
 
 /**

@@ -13,7 +13,7 @@ import {
   type Message,
   type Request,
 } from './message.ts';
-import { makeRoomToSend, openSocket } from './socket-options.ts';
+import { makeRoomToSend, openSocket, sockaddrNl } from './socket-options.ts';
 
 const MSG_DONTWAIT = 0x40;
 const ETIMEDOUT = 110;
@@ -36,6 +36,10 @@ const requestsAtOnce = 32;
 const receiveSize = 64 * 1024;
 /** Shared by all sockets: what was received is copied or read before any other code can run. */
 const buffer = new Uint8Array(receiveSize);
+
+const sender = new Uint8Array(sockaddrNl.size);
+const senderSize = new Uint32Array(1);
+const senderSizeBytes = new Uint8Array(senderSize.buffer);
 
 /** A socket bound to the network namespace that the thread was in when it was opened. */
 export class NetlinkSocket {
@@ -228,12 +232,22 @@ export class NetlinkSocket {
   private receiveBytes(): number {
     for (let tries = 1; ; tries++) {
       try {
-        return libc('read the answer of the kernel', 'recv', this.fd, buffer, receiveSize, 0);
+        return this.receiveFromKernel();
       } catch (error) {
         if (isKernelError(error, 'EAGAIN')) throw new KernelError('read the answer of the kernel', ETIMEDOUT);
         // The request was carried out, and its outcome must be known: the answer can still be read.
         if (tries === receiveTries || !isKernelError(error, 'ENOMEM', 'ENOBUFS')) throw error;
       }
+    }
+  }
+
+  /** Passes over what a container's process sent to a socket in its namespace just before it was connected. */
+  private receiveFromKernel(): number {
+    const action = 'read the answer of the kernel';
+    for (;;) {
+      senderSize[0] = sender.length;
+      const length = libc(action, 'recvfrom', this.fd, buffer, receiveSize, 0, sender, senderSizeBytes);
+      if (sockaddrNl.decode(sender).port === 0) return length;
     }
   }
 

@@ -50,7 +50,7 @@ static struct pending {
 } pendings[64];
 
 static ssize_t (*real_send)(int, const void *, size_t, int);
-static ssize_t (*real_recv)(int, void *, size_t, int);
+static ssize_t (*real_recvfrom)(int, void *, size_t, int, struct sockaddr *, socklen_t *);
 static ssize_t (*real_write)(int, const void *, size_t);
 
 /* The program may write before this library's turn to be initialised has come. */
@@ -59,7 +59,7 @@ static void prepare(void)
     if (real_write)
         return;
     real_send = dlsym(RTLD_NEXT, "send");
-    real_recv = dlsym(RTLD_NEXT, "recv");
+    real_recvfrom = dlsym(RTLD_NEXT, "recvfrom");
     real_write = dlsym(RTLD_NEXT, "write");
     const char *path = getenv("NETLINK_LOG");
     if (path)
@@ -218,17 +218,17 @@ static struct pending *find_pending(int fd, uint32_t sequence)
     return NULL;
 }
 
-ssize_t recv(int fd, void *data, size_t size, int flags)
+ssize_t recvfrom(int fd, void *data, size_t size, int flags, __SOCKADDR_ARG from, socklen_t *from_size)
 {
     prepare();
     for (;;) {
-        ssize_t length = real_recv(fd, data, size, flags);
+        ssize_t length = real_recvfrom(fd, data, size, flags, from.__sockaddr__, from_size);
         if (length <= 0)
             return length;
-        char *from = data, *to = data;
-        while (from < (char *)data + length) {
-            struct nlmsghdr *message = (struct nlmsghdr *)from;
-            int left = (char *)data + length - from;
+        char *at = data, *to = data;
+        while (at < (char *)data + length) {
+            struct nlmsghdr *message = (struct nlmsghdr *)at;
+            int left = (char *)data + length - at;
             size_t step = left;
             int is_left_out = 0;
             if (NLMSG_OK(message, left)) {
@@ -238,10 +238,10 @@ ssize_t recv(int fd, void *data, size_t size, int flags)
                 is_left_out = one && change_answer(one, message);
             }
             if (!is_left_out) {
-                memmove(to, from, step);
+                memmove(to, at, step);
                 to += step;
             }
-            from += step;
+            at += step;
         }
         if (to > (char *)data)
             return to - (char *)data;

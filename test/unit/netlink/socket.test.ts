@@ -1,17 +1,19 @@
 import { execFileSync } from 'node:child_process';
-import { readdirSync } from 'node:fs';
+import { closeSync, readdirSync } from 'node:fs';
 import test from 'ava';
 import { Address } from '../../../lib/ip.ts';
 import { addAddress, deleteAddress, listAddresses } from '../../../lib/kernel/address.ts';
-import { getLink } from '../../../lib/kernel/link.ts';
+import { encodeLink, getLink } from '../../../lib/kernel/link.ts';
 import { Netns } from '../../../lib/kernel/netns.ts';
 import { openRouteSocket } from '../../../lib/kernel/route-socket.ts';
 import { NetlinkError } from '../../../lib/netlink/error.ts';
-import { encodeMessage, Flag } from '../../../lib/netlink/message.ts';
+import { libc } from '../../../lib/netlink/libc.ts';
+import { concat, encodeMessage, Flag } from '../../../lib/netlink/message.ts';
 import { addTable } from '../../../lib/netlink/nftables/objects.ts';
 import { addElement, addSet, deleteElement } from '../../../lib/netlink/nftables/sets.ts';
 import { transaction } from '../../../lib/netlink/nftables/wire.ts';
 import { NetlinkProtocol, NetlinkSocket } from '../../../lib/netlink/socket.ts';
+import { sockaddrNl } from '../../../lib/netlink/socket-options.ts';
 
 const descriptors = () => readdirSync('/proc/self/fd').length;
 
@@ -40,6 +42,50 @@ test('a late answer to an earlier request is not taken for one to the next', (t)
   inner.send([encodeMessage(request, inner.sequence++, Flag.Ack)]);
   t.is(getLink(socket, 'lo')?.name, 'lo');
   t.is(getLink(socket, 'none'), undefined);
+});
+
+const [AF_NETLINK, SOCK_RAW] = [16, 3];
+
+/** Opens a netlink socket as any process can. @param port 0 for any. */
+function openBare(port: number): number {
+  const fd = libc('open a socket', 'socket', AF_NETLINK, SOCK_RAW, NetlinkProtocol.Route);
+  const address = sockaddrNl.encode({ family: AF_NETLINK, port });
+  libc('bind a socket', 'bind', fd, address, address.length);
+  return fd;
+}
+
+/** What a process sends that poses as the kernel: an interface, and the acknowledgement of the first request. */
+const forged = concat([
+  encodeMessage({ action: 'forge', type: 16, flags: 0, payload: encodeLink(7, { name: 'forged' }) }, 1),
+  encodeMessage({ action: 'acknowledge', type: 2, flags: 0, payload: new Uint8Array(20) }, 1),
+]);
+
+/** Sends it to the port of a socket in the same namespace, from another socket there. */
+function forge(port: number): void {
+  const fd = openBare(0);
+  const address = sockaddrNl.encode({ family: AF_NETLINK, port });
+  try {
+    libc('forge an answer', 'sendto', fd, forged, forged.length, 0, address, address.length);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+test('processes in the namespace cannot send anything to a socket there', (t) => {
+  using netns = Netns.create();
+  using socket = openRouteSocket(netns);
+  // The first socket of a process in a namespace has the process ID for a port.
+  t.throws(() => netns.run(() => forge(process.pid)), { message: /ECONNREFUSED/ });
+  t.is(getLink(socket, 'lo')?.name, 'lo');
+});
+
+test('what a process sent before the socket was connected is not taken for an answer', (t) => {
+  using netns = Netns.create();
+  const port = 12_345;
+  const fd = netns.run(() => openBare(port));
+  using socket = Object.assign(Object.create(NetlinkSocket.prototype) as NetlinkSocket, { fd, sequence: 0 });
+  netns.run(() => forge(port));
+  t.is(getLink(socket, 'lo')?.name, 'lo');
 });
 
 const set = { table: { family: 'inet', name: 'many' }, name: 'addresses' } as const;
