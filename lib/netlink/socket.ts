@@ -140,8 +140,11 @@ export class NetlinkSocket {
    */
   dump(request: Request, tries = dumpTries): Message[] {
     for (let left = tries; ; left--) {
-      const { messages, interrupted } = this.dumpOnce(request);
-      if (!interrupted || left <= 1) return messages;
+      const messages: Message[] = [];
+      const isWhole = this.search(request, (data, from, to) => {
+        messages.push(...decodeMessages(new Uint8Array(data.subarray(from - headerSize, to))));
+      });
+      if (isWhole || left <= 1) return messages;
     }
   }
 
@@ -263,25 +266,6 @@ export class NetlinkSocket {
         if (isKernelError(error, 'EAGAIN')) return some;
         // More has arrived than the socket holds.
         if (!isKernelError(error, 'ENOBUFS')) throw error;
-      }
-    }
-  }
-
-  private dumpOnce(request: Request): { messages: Message[]; interrupted: boolean } {
-    const sequence = ++this.sequence;
-    this.send([encodeMessage(request, sequence, Flag.Dump)]);
-    const messages: Message[] = [];
-    let interrupted = false;
-    for (;;) {
-      for (const message of this.receive()) {
-        if (message.sequence !== sequence) continue;
-        if (message.flags & Flag.DumpInterrupted) interrupted = true;
-        if (message.type === Control.Done || message.type === Control.Error) {
-          const error = readError(message, request, 0);
-          if (error) throw error;
-          return { messages, interrupted };
-        }
-        messages.push(message);
       }
     }
   }

@@ -4,6 +4,8 @@ import {
   be32Attr,
   bytesAttr,
   concat,
+  encodeMessage,
+  headerSize,
   nestedAttr,
   type Request,
   stringAttr,
@@ -109,7 +111,12 @@ test('rules that are missing from interrupted lists are found', (t) => {
   const payload = rule('A', multiport([80]));
   let lists = 0;
   const socket: NetlinkSocket = Object.assign(Object.create(NetlinkSocket.prototype), {
-    dumpOnce: () => (++lists <= 20 ? { messages: [], interrupted: true } : { messages: [{ payload }] }),
+    search(request: Request, visit: (data: Buffer, from: number, to: number) => void) {
+      const data = Buffer.from(encodeMessage({ ...request, payload }, 1));
+      const isWhole = ++lists > 20;
+      if (isWhole) visit(data, headerSize, headerSize + payload.length);
+      return isWhole;
+    },
   });
   t.deepEqual(
     listRawRules(socket, { family: 'ip', name: 'nat' }, 'CNI-HOSTPORT-DNAT').map(({ target }) => target),
