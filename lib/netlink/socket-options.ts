@@ -48,7 +48,7 @@ function prepare(fd: number, groups: number): void {
     const address = sockaddrNl.encode({ family: AF_NETLINK, groups });
     libc('listen to reports of the kernel', 'bind', fd, address, address.length);
   }
-  // From now on, what processes send to it is refused: a flood of theirs would crowd out the kernel's answers.
+  // From now on, what processes send to it is refused: a flood of that would crowd out the kernel's answers.
   const kernel = sockaddrNl.encode({ family: AF_NETLINK });
   libc('connect a socket to the kernel', 'connect', fd, kernel, kernel.length);
 }

@@ -23,8 +23,8 @@ const BATCH_END = 0x11;
 /** Protocol numbers of linux/netlink.h. */
 export const NetlinkProtocol = { Route: 0, Netfilter: 12 } as const;
 
-/** How often a list is read at most, if nothing else is asked for. */
-const dumpTries = 5;
+/** How often a list is read at most. */
+export const dumpTries = 5;
 /** How often the kernel is asked for an answer when memory is short. */
 const receiveTries = 5;
 /**
@@ -133,19 +133,30 @@ export class NetlinkSocket {
   }
 
   /**
-   * Lists what the kernel has. A list that changed while it was read is read again; the last reading counts
-   * even if it was interrupted too, as under steady load every one may be.
-   * @param tries how often it is read at most.
+   * Lists what the kernel has. A list that changed while it was read may lack entries, and is read again.
+   * Under steady load, every reading may be interrupted: then the last one counts, or all of them together.
+   * @param keyOf tells entries apart, to have all readings count together: what was there all the time is
+   *   missing only if it is from each.
    * @throws NetlinkError
    */
-  dump(request: Request, tries = dumpTries): Message[] {
-    for (let left = tries; ; left--) {
+  dump(request: Request, keyOf?: (entry: Message) => string): Message[] {
+    const readings = this.read(request);
+    if (readings.length === 1 || !keyOf) return readings.at(-1)!;
+    return [...new Map(readings.flat().map((entry) => [keyOf(entry), entry])).values()];
+  }
+
+  /** @returns the first whole reading of a list, or several interrupted ones. */
+  private read(request: Request): Message[][] {
+    const interrupted: Message[][] = [];
+    while (interrupted.length < dumpTries) {
       const messages: Message[] = [];
       const isWhole = this.search(request, (data, from, to) => {
         messages.push(...decodeMessages(new Uint8Array(data.subarray(from - headerSize, to))));
       });
-      if (isWhole || left <= 1) return messages;
+      if (isWhole) return [messages];
+      interrupted.push(messages);
     }
+    return interrupted;
   }
 
   /**
@@ -244,7 +255,7 @@ export class NetlinkSocket {
     }
   }
 
-  /** Passes over what a container's process sent to a socket in its namespace just before it was connected. */
+  /** Passes over what processes of a container sent to a socket in its namespace before it was connected. */
   private receiveFromKernel(): number {
     const action = 'read the answer of the kernel';
     for (;;) {

@@ -13,13 +13,13 @@ import {
 } from '../message.ts';
 import type { NetlinkSocket } from '../socket.ts';
 import {
+  absent,
   dumpIfPresent,
   familyOf,
   Message,
   type NftFamily,
   type NftTable,
   request,
-  unsupported,
   userComment,
 } from './wire.ts';
 
@@ -100,7 +100,7 @@ export interface NftBaseChain extends NftHook {
 /** The names of a table's chains; none when there is no such table. @throws NetlinkError */
 export function listChains(socket: NetlinkSocket, { family, name }: NftTable): string[] {
   const dump = request('list nftables chains', Message.GetChain, 0, family, []);
-  return dumpIfPresent(socket, dump).flatMap(({ payload }) => {
+  return dumpIfPresent(socket, dump, Chain.Name).flatMap(({ payload }) => {
     const attributes = new Attributes(payload.subarray(4));
     return attributes.string(Chain.Table) === name ? (attributes.string(Chain.Name) ?? []) : [];
   });
@@ -109,7 +109,7 @@ export function listChains(socket: NetlinkSocket, { family, name }: NftTable): s
 /** The base chains of a family; none when the kernel has no nf_tables. @throws NetlinkError */
 export function listBaseChains(socket: NetlinkSocket, family: NftFamily): NftBaseChain[] {
   const dump = request('list nftables chains', Message.GetChain, 0, family, []);
-  return dumpIfPresent(socket, dump).flatMap((message) => readBaseChain(message) ?? []);
+  return dumpIfPresent(socket, dump, Chain.Name).flatMap((message) => readBaseChain(message) ?? []);
 }
 
 /** Reads a chain. @returns undefined for one that is not a base chain. */
@@ -136,7 +136,7 @@ export function hasChain(socket: NetlinkSocket, table: NftTable, name: string): 
   ]);
   const [outcome] = socket.attempt(get);
   if (Array.isArray(outcome)) return true;
-  if (isKernelError(outcome, 'ENOENT', ...unsupported)) return false;
+  if (isKernelError(outcome, ...absent)) return false;
   throw outcome;
 }
 

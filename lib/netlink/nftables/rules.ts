@@ -23,6 +23,7 @@ import {
 } from './expressions.ts';
 import {
   dumpIfPresent,
+  hex,
   Message,
   type NftTable,
   readUserText,
@@ -121,7 +122,7 @@ export function listRules(socket: NetlinkSocket, table: NftTable, chain: string)
     stringAttr(Rule.Table, table.name),
     stringAttr(Rule.Chain, chain),
   ]);
-  return dumpIfPresent(socket, dump).map(({ payload }) => {
+  return dumpIfPresent(socket, dump, Rule.Handle).map(({ payload }) => {
     const attributes = new Attributes(payload.subarray(4));
     return {
       handle: attributes.be64(Rule.Handle) ?? 0n,
@@ -171,8 +172,4 @@ export function verdictOf(rule: NftRule): NftVerdict | undefined {
 /** The chain that a rule leads to, if it does. */
 export function targetChain(rule: NftRule): string | undefined {
   return verdictIn(rule.expressions.at(-1)).chain;
-}
-
-function hex(bytes: Uint8Array | undefined): string {
-  return bytes ? Buffer.from(bytes).toString('hex') : '';
 }

@@ -76,7 +76,7 @@ export function getElement(set: NftSet, key: Uint8Array): Request {
 /** The sets of that name in every table; none when the kernel has no nf_tables. @throws NetlinkError */
 export function findSets(socket: NetlinkSocket, name: string): NftSet[] {
   const dump = request('list nftables sets', Message.GetSet, 0, 'all', []);
-  return dumpIfPresent(socket, dump).flatMap(({ payload }) => {
+  return dumpIfPresent(socket, dump, SetAttribute.Name).flatMap(({ payload }) => {
     const family = familyOf(payload[0]!);
     const attributes = new Attributes(payload.subarray(4));
     if (!family || attributes.string(SetAttribute.Name) !== name) return [];

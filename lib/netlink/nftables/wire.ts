@@ -36,6 +36,8 @@ export const Message = {
   GetGeneration: 16,
 } as const;
 
+/** The attribute that has the name of the table, in objects of every kind. */
+const NFTA_TABLE = 1;
 /** An attribute that is an element of a list. */
 export const NFTA_LIST_ELEM = 1;
 
@@ -71,29 +73,33 @@ export function request(
 }
 
 /**
- * What the kernel says when it has no nf_tables, or not for that family: EINVAL of a subsystem that it does
- * not have.
+ * What the kernel says when there is no such table, chain, rule or element, and when it has no nf_tables, or
+ * not for that family: EINVAL of a subsystem that it does not have.
  */
-export const unsupported = ['EINVAL', 'EOPNOTSUPP', 'EAFNOSUPPORT'] as const;
+export const absent = ['ENOENT', 'EINVAL', 'EOPNOTSUPP', 'EAFNOSUPPORT'] as const;
 
 /**
- * How often a list is read while it changes. Any change of the ruleset interrupts it, however far from what is
- * listed, and an interrupted list may lack rules: one that DEL has to remove would stay. nft(8) repeats it
- * without end.
- */
-export const listTries = 200;
-
-/**
- * Lists what a request asks for: nothing when there is no such thing, or no nf_tables in the kernel.
+ * Lists what a request asks for: nothing when there is no such thing, or no nf_tables in the kernel. Any
+ * change of the ruleset interrupts the list, however far from what is listed, and what DEL has to remove must
+ * not be missed: interrupted readings count together. What is listed may have gone meanwhile.
+ * @param identity the attribute that tells apart the objects of a table.
  * @throws NetlinkError
  */
-export function dumpIfPresent(socket: NetlinkSocket, dump: Request): ReceivedMessage[] {
+export function dumpIfPresent(socket: NetlinkSocket, dump: Request, identity: number): ReceivedMessage[] {
   try {
-    return socket.dump(dump, listTries);
+    return socket.dump(dump, ({ payload }) => {
+      const attributes = new Attributes(payload.subarray(4));
+      return [payload[0], ...[NFTA_TABLE, identity].map((type) => hex(attributes.bytes(type)))].join(' ');
+    });
   } catch (error) {
-    if (isKernelError(error, 'ENOENT', ...unsupported)) return [];
+    if (isKernelError(error, ...absent)) return [];
     throw error;
   }
+}
+
+/** Bytes as text; "" when there are none. */
+export function hex(bytes: Uint8Array | undefined): string {
+  return bytes ? Buffer.from(bytes).toString('hex') : '';
 }
 
 /**

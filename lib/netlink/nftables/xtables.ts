@@ -5,9 +5,9 @@
 
 import { isKernelError } from '../libc.ts';
 import { Attributes, be64Attr, listAttributes, type Request, stringAttr } from '../message.ts';
-import type { NetlinkSocket } from '../socket.ts';
+import { dumpTries, type NetlinkSocket } from '../socket.ts';
 import { readExpressions, verdictIn } from './expressions.ts';
-import { dumpIfPresent, listTries, Message, type NftTable, request } from './wire.ts';
+import { absent, dumpIfPresent, hex, Message, type NftTable, request } from './wire.ts';
 
 const Rule = { Table: 1, Chain: 2, Handle: 3, Expressions: 4, Userdata: 7 } as const;
 /** What precedes the attributes of a rule: struct nfgenmsg. */
@@ -24,7 +24,9 @@ export interface RawRule {
 
 /** Every rule of a chain. @throws NetlinkError */
 export function listRawRules(socket: NetlinkSocket, table: NftTable, chain: string): RawRule[] {
-  return dumpIfPresent(socket, listRequest(table, chain)).map(({ payload }) => readRule(payload));
+  return dumpIfPresent(socket, listRequest(table, chain), Rule.Handle).map(({ payload }) =>
+    readRule(payload),
+  );
 }
 
 /** Single rules by their handles. @returns undefined for those that do not exist. @throws NetlinkError */
@@ -44,7 +46,7 @@ export function getRawRules(
   );
   return outcomes.map((outcome) => {
     if (!(outcome instanceof Error)) return outcome[0] && readRule(outcome[0].payload);
-    if (isAbsent(outcome)) return undefined;
+    if (isKernelError(outcome, ...absent)) return undefined;
     throw outcome;
   });
 }
@@ -52,7 +54,8 @@ export function getRawRules(
 /**
  * Searches a chain for rules that may be about one of these ports: those whose multiport match has it, and
  * those without such a match, as other releases of iptables may write it in another way.
- * @returns the chains that they lead to, "" for a rule that leads to none.
+ * @returns the chains that they lead to, "" for a rule that leads to none. They may have gone meanwhile: a
+ *   list that changes while it is read is searched again, as it may lack rules.
  * @throws NetlinkError
  */
 export function findChainsOfPorts(
@@ -61,17 +64,17 @@ export function findChainsOfPorts(
   chain: string,
   ports: readonly number[],
 ): string[] {
-  for (let tries = 1; ; tries++) {
-    const found: string[] = [];
-    try {
-      const isWhole = socket.search(listRequest(table, chain), (data, from, to) => {
-        if (mayHave(data, from, to, ports)) found.push(readRule(data.subarray(from, to)).target);
-      });
-      if (isWhole || tries === listTries) return found;
-    } catch (error) {
-      if (isAbsent(error as Error)) return [];
-      throw error;
-    }
+  const found = new Set<string>();
+  const search = () =>
+    socket.search(listRequest(table, chain), (data, from, to) => {
+      if (mayHave(data, from, to, ports)) found.add(readRule(data.subarray(from, to)).target);
+    });
+  try {
+    for (let left = dumpTries; left > 0 && !search(); left--);
+    return [...found];
+  } catch (error) {
+    if (isKernelError(error, ...absent)) return [];
+    throw error;
   }
 }
 
@@ -129,13 +132,4 @@ function hasPort(data: Buffer, start: number, ports: readonly number[]): boolean
     if (ports.includes(data.readUInt16LE(start + Multiport.ports + 2 * i))) return true;
   }
   return false;
-}
-
-function isAbsent(error: Error): boolean {
-  // EINVAL is what nfnetlink says of a subsystem that it does not have.
-  return isKernelError(error, 'ENOENT', 'EINVAL', 'EOPNOTSUPP', 'EAFNOSUPPORT');
-}
-
-function hex(bytes: Uint8Array | undefined): string {
-  return bytes ? Buffer.from(bytes).toString('hex') : '';
 }

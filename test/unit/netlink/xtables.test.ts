@@ -2,6 +2,7 @@ import test from 'ava';
 import {
   Attributes,
   be32Attr,
+  be64Attr,
   bytesAttr,
   concat,
   encodeMessage,
@@ -107,19 +108,45 @@ test('a list that changes while it is read is read anew', (t) => {
   t.deepEqual(search([rule('A', multiport([80]))], [80], 1000), ['A'], 'but not for ever');
 });
 
-test('rules that are missing from interrupted lists are found', (t) => {
-  const payload = rule('A', multiport([80]));
+/** A socket whose lists are these, one reading after the other, from the last on always the same. */
+function listing(readings: readonly { readonly rules: readonly Uint8Array[]; readonly isWhole: boolean }[]) {
   let lists = 0;
   const socket: NetlinkSocket = Object.assign(Object.create(NetlinkSocket.prototype), {
     search(request: Request, visit: (data: Buffer, from: number, to: number) => void) {
-      const data = Buffer.from(encodeMessage({ ...request, payload }, 1));
-      const isWhole = ++lists > 20;
-      if (isWhole) visit(data, headerSize, headerSize + payload.length);
+      const { rules, isWhole } = readings[Math.min(lists++, readings.length - 1)]!;
+      for (const payload of rules)
+        visit(
+          Buffer.from(encodeMessage({ ...request, payload }, 1)),
+          headerSize,
+          headerSize + payload.length,
+        );
       return isWhole;
     },
   });
-  t.deepEqual(
-    listRawRules(socket, { family: 'ip', name: 'nat' }, 'CNI-HOSTPORT-DNAT').map(({ target }) => target),
-    ['A'],
-  );
+  const list = () =>
+    listRawRules(socket, { family: 'ip', name: 'nat' }, 'CNI-HOSTPORT-DNAT').map(({ target }) => target);
+  return { list, lists: () => lists };
+}
+
+/** With NFTA_RULE_HANDLE. */
+const numbered = (handle: number, chain: string) => concat([rule(chain), be64Attr(3, BigInt(handle))]);
+
+test('the rules of a list that nothing interrupts are those of that list', (t) => {
+  const { list, lists } = listing([
+    { rules: [numbered(1, 'gone'), numbered(2, 'A')], isWhole: false },
+    { rules: [numbered(2, 'A'), numbered(3, 'B')], isWhole: true },
+  ]);
+  t.deepEqual(list(), ['A', 'B']);
+  t.is(lists(), 2);
+});
+
+test('a rule is missing from lists that are all interrupted only if it is from each', (t) => {
+  const { list, lists } = listing([
+    { rules: [numbered(1, 'A')], isWhole: false },
+    { rules: [numbered(1, 'A'), numbered(3, 'C')], isWhole: false },
+    { rules: [numbered(2, 'B'), numbered(3, 'C')], isWhole: false },
+    { rules: [], isWhole: false },
+  ]);
+  t.deepEqual(list(), ['A', 'C', 'B']);
+  t.is(lists(), 5, 'no call waits for ever');
 });
