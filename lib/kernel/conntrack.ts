@@ -2,8 +2,16 @@
 
 import { Address, type Family } from '../ip.ts';
 import { isKernelError } from '../netlink/libc.ts';
-import { Attributes, bytesAttr, concat, type Request } from '../netlink/message.ts';
+import {
+  type Attribute,
+  Attributes,
+  bytesAttr,
+  concat,
+  nestedAttr,
+  type Request,
+} from '../netlink/message.ts';
 import { NetlinkProtocol, NetlinkSocket } from '../netlink/socket.ts';
+import { be16, u32 } from '../netlink/struct.ts';
 import { listAddresses } from './address.ts';
 import { addressFamily } from './family.ts';
 import { openRouteSocket } from './route-socket.ts';
@@ -14,6 +22,7 @@ const IPCTNL_MSG_CT_DELETE = 2;
 const CTA_TUPLE_ORIG = 1;
 const CTA_TUPLE_REPLY = 2;
 const CTA_ID = 12;
+const CTA_FILTER = 25;
 const CTA_TUPLE_IP = 1;
 const CTA_TUPLE_PROTO = 2;
 const CTA_IP_V4_SRC = 1;
@@ -22,7 +31,12 @@ const CTA_IP_V6_SRC = 3;
 const CTA_IP_V6_DST = 4;
 const CTA_PROTO_NUM = 1;
 const CTA_PROTO_DST_PORT = 3;
+const CTA_FILTER_ORIG_FLAGS = 1;
+const CTA_FILTER_F_CTA_PROTO_NUM = 1 << 3;
+const CTA_FILTER_F_CTA_PROTO_DST_PORT = 1 << 5;
 const IPPROTO_UDP = 17;
+/** What a destination port begins with: the length and type of its attribute. */
+const portHeader = Buffer.from(portAttr(0).subarray(0, 4));
 
 /** A port of the host whose UDP traffic goes elsewhere now, or nowhere. */
 export interface StalePort {
@@ -50,10 +64,9 @@ export function forgetUdp(ports: readonly StalePort[]): void {
   for (const family of [4, 6] as const) {
     const wanted = ports.filter((port) => port.family === family);
     if (wanted.length === 0) continue;
-    const candidates = socket
-      .dump(request('list tracked connections', IPCTNL_MSG_CT_GET, family))
-      .flatMap(({ payload }) => readConnection(payload, family) ?? [])
-      .filter((connection) => wanted.some((port) => isStale(connection, port)));
+    const candidates = findConnections(socket, family, new Set(wanted.map(({ port }) => port))).filter(
+      (connection) => wanted.some((port) => isStale(connection, port)),
+    );
     if (candidates.length === 0) continue;
     using routes = openRouteSocket();
     const local = new Set(listAddresses(routes, undefined, family).map(({ prefix }) => `${prefix.address}`));
@@ -96,24 +109,63 @@ function isStale(connection: Connection, { port, address, now, was }: StalePort)
   );
 }
 
-/** @returns undefined for what is not UDP. */
-function readConnection(payload: Uint8Array, family: Family): Connection | undefined {
+/**
+ * The UDP connections to some ports. A host may track hundreds of thousands of others: the kernel leaves out
+ * most of these, and objects are made only of those that may be wanted.
+ */
+function findConnections(socket: NetlinkSocket, family: Family, ports: ReadonlySet<number>): Connection[] {
+  const found: Connection[] = [];
+  const list = request('list tracked connections', IPCTNL_MSG_CT_GET, family, filterFor(ports));
+  socket.search(list, (data, from, to) => {
+    const message = data.subarray(from, to);
+    if (mayBeTo(message, ports)) found.push(...readConnection(new Uint8Array(message), family));
+  });
+  return found;
+}
+
+/** Has the kernel list only UDP, and only one port if no others are wanted. Before Linux 5.8, it lists all. */
+function filterFor(ports: ReadonlySet<number>): Attribute[] {
+  const one = ports.size === 1 ? [...ports] : [];
+  const flags = CTA_FILTER_F_CTA_PROTO_NUM | (one.length > 0 ? CTA_FILTER_F_CTA_PROTO_DST_PORT : 0);
+  const protocol = bytesAttr(CTA_PROTO_NUM, Uint8Array.of(IPPROTO_UDP));
+  return [
+    nestedAttr(CTA_TUPLE_ORIG, [nestedAttr(CTA_TUPLE_PROTO, [protocol, ...one.map(portAttr)])]),
+    nestedAttr(CTA_FILTER, [bytesAttr(CTA_FILTER_ORIG_FLAGS, u32.encode(flags))]),
+  ];
+}
+
+function portAttr(port: number): Attribute {
+  return bytesAttr(CTA_PROTO_DST_PORT, be16.encode(port));
+}
+
+/** Looks for one of the ports among the bytes. */
+function mayBeTo(message: Buffer, ports: ReadonlySet<number>): boolean {
+  const last = message.length - portHeader.length - be16.size;
+  for (let at = message.indexOf(portHeader); at >= 0 && at <= last; at = message.indexOf(portHeader, at + 1))
+    if (ports.has(message.readUInt16BE(at + portHeader.length))) return true;
+  return false;
+}
+
+/** @returns nothing for what is not UDP. */
+function readConnection(payload: Uint8Array, family: Family): Connection[] {
   const attributes = new Attributes(payload.subarray(4));
   const tuple = attributes.bytes(CTA_TUPLE_ORIG);
   const original = attributes.nested(CTA_TUPLE_ORIG);
   const proto = original?.nested(CTA_TUPLE_PROTO);
-  if (!tuple || proto?.u8(CTA_PROTO_NUM) !== IPPROTO_UDP) return undefined;
+  if (!tuple || proto?.u8(CTA_PROTO_NUM) !== IPPROTO_UDP) return [];
   const [source, target] = family === 4 ? [CTA_IP_V4_SRC, CTA_IP_V4_DST] : [CTA_IP_V6_SRC, CTA_IP_V6_DST];
   const destination = original?.nested(CTA_TUPLE_IP)?.bytes(target);
   const server = attributes.nested(CTA_TUPLE_REPLY)?.nested(CTA_TUPLE_IP)?.bytes(source);
-  if (!destination) return undefined;
-  return {
-    tuple,
-    id: attributes.bytes(CTA_ID),
-    destination: Address.fromBytes(destination),
-    port: proto.be16(CTA_PROTO_DST_PORT) ?? 0,
-    server: server && Address.fromBytes(server),
-  };
+  if (!destination) return [];
+  return [
+    {
+      tuple,
+      id: attributes.bytes(CTA_ID),
+      destination: Address.fromBytes(destination),
+      port: proto.be16(CTA_PROTO_DST_PORT) ?? 0,
+      server: server && Address.fromBytes(server),
+    },
+  ];
 }
 
 /** struct nfgenmsg and attributes. */

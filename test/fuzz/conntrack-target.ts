@@ -30,10 +30,12 @@ const connection: Request = {
 
 /** Forgets the connections that an answer of the kernel lists. They are only counted. @returns how many. */
 function forgetTracked(answer: Uint8Array): number {
-  const { dump, attempt } = NetlinkSocket.prototype;
+  const { search, attempt } = NetlinkSocket.prototype;
   let forgotten = 0;
-  NetlinkSocket.prototype.dump = function (request) {
-    return request.type === types.list ? decodeMessages(answer) : dump.call(this, request);
+  NetlinkSocket.prototype.search = function (request, visit) {
+    if (request.type !== types.list) return search.call(this, request, visit);
+    for (const { payload } of decodeMessages(answer)) visit(Buffer.from(payload), 0, payload.length);
+    return true;
   };
   NetlinkSocket.prototype.attempt = (...requests) => {
     forgotten += requests.filter(({ type }) => type === types.forget).length;
@@ -42,7 +44,7 @@ function forgetTracked(answer: Uint8Array): number {
   try {
     mayRefuse(() => forgetUdp(([4, 6] as const).map((family) => ({ family, port: 53 }))));
   } finally {
-    Object.assign(NetlinkSocket.prototype, { dump, attempt });
+    Object.assign(NetlinkSocket.prototype, { search, attempt });
   }
   return forgotten;
 }
