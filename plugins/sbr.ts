@@ -23,7 +23,7 @@ import {
   replaceRoute,
 } from '../lib/kernel/route.ts';
 import type { RouteSocket } from '../lib/kernel/route-socket.ts';
-import { addRule, deleteRule, listRules } from '../lib/kernel/rule.ts';
+import { addRoutingRule, deleteRoutingRule, listRoutingRules } from '../lib/kernel/rule.ts';
 import { lockSandbox } from '../lib/kernel/sandbox.ts';
 import { requireGone, requirePresent } from '../lib/netlink/error.ts';
 
@@ -84,17 +84,17 @@ export const plugin = definePlugin({
     const link = getLink(socket, call.ifname);
     const own = link ? listAddresses(socket, link.index).map(({ prefix }) => prefix) : [];
     const sources = [...own, ...knownAddresses(call)].map(({ address }) => address.toPrefix());
-    const rules = listRules(socket).flatMap((rule) => {
+    const rules = listRoutingRules(socket).flatMap((rule) => {
       const { src } = rule;
       return src && sources.some((source) => source.equals(src)) ? [{ ...rule, src }] : [];
     });
     // A rule that is gone meanwhile is as good as removed.
-    requireGone(socket.attempt(...rules.map(deleteRule)));
+    requireGone(socket.attempt(...rules.map(deleteRoutingRule)));
   },
 
   check(call) {
     const { socket } = call.sandbox;
-    const rules = listRules(socket);
+    const rules = listRoutingRules(socket);
     for (const { address, gateway } of wantedAddresses(call, requirePrevResult(call))) {
       const source = address.address.toPrefix();
       const { table } =
@@ -146,8 +146,8 @@ function wantedAddresses({ config, ifname }: SbrCall, result: Result): IPConfig[
 
 function addRuleFor(call: SbrCall, socket: RouteSocket, { address }: IPConfig, table: number): void {
   const rule = { src: address.address.toPrefix(), table };
-  socket.execute(addRule(rule));
-  call.undo(`delete the routing rule for table ${table}`, () => void socket.attempt(deleteRule(rule)));
+  socket.execute(addRoutingRule(rule));
+  call.undo(`delete the routing rule for table ${table}`, () => void socket.attempt(deleteRoutingRule(rule)));
 }
 
 /**
@@ -237,6 +237,6 @@ function defaultOf({ address: { family } }: IPConfig): Prefix {
 
 /** Numbers of tables that no rule and no route uses. */
 function* freeTables(socket: RouteSocket): Generator<number, never> {
-  const used = new Set([...listRules(socket), ...listRoutes(socket)].map(({ table }) => table));
+  const used = new Set([...listRoutingRules(socket), ...listRoutes(socket)].map(({ table }) => table));
   for (let table = firstTable; ; table++) if (!used.has(table)) yield table;
 }

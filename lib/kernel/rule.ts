@@ -46,17 +46,17 @@ export interface Rule extends Omit<SourceRule, 'src'> {
 }
 
 /** Adds a rule. */
-export function addRule(rule: SourceRule): Request {
+export function addRoutingRule(rule: SourceRule): Request {
   return ruleRequest('add', RTM_NEWRULE, Flag.Create | Flag.Exclusive, rule);
 }
 
 /** Removes a rule. */
-export function deleteRule(rule: SourceRule): Request {
+export function deleteRoutingRule(rule: SourceRule): Request {
   return ruleRequest('remove', RTM_DELRULE, 0, rule);
 }
 
 /** The rules of both families, or of IPv4 alone where the kernel has no IPv6. */
-export function listRules(socket: RouteSocket): Rule[] {
+export function listRoutingRules(socket: RouteSocket): Rule[] {
   return ([4, 6] as const).flatMap((family) => {
     const payload = ruleHeader.encode({ family: addressFamily[family] });
     try {

@@ -147,8 +147,8 @@ export const faults: readonly Fault[] = [
   {
     what: 'sbr takes every refusal to delete a rule for done',
     file: 'plugins/sbr.ts',
-    original: 'requireGone(socket.attempt(...rules.map(deleteRule)))',
-    replacement: 'socket.attempt(...rules.map(deleteRule))',
+    original: 'requireGone(socket.attempt(...rules.map(deleteRoutingRule)))',
+    replacement: 'socket.attempt(...rules.map(deleteRoutingRule))',
     proof: 'refuse',
     run: '--subject ptp --only DEL/1-sbr/delrule --seed 1'.split(' '),
     says: /It succeeded, but has left or lost:[\s\S]* \+ \/rules .*from 10\.31\.0\./,

@@ -7,7 +7,7 @@ import { listBridgeVlans } from '../../lib/kernel/bridge-port.ts';
 import { createLink, getLink, listLinks } from '../../lib/kernel/link.ts';
 import { listForwarding, listNeighbours, setForwarding, setNeighbour } from '../../lib/kernel/neighbour.ts';
 import { addRoute, listRoutes, lookUpRoute } from '../../lib/kernel/route.ts';
-import { addRule, listRules } from '../../lib/kernel/rule.ts';
+import { addRoutingRule, listRoutingRules } from '../../lib/kernel/rule.ts';
 import {
   addTokenBucket,
   getTokenBucket,
@@ -75,7 +75,7 @@ const routeAnswers = [
   createLink({ kind: 'veth' }, { name: 'eth0', mtu: 1500, mac: '02:00:00:00:00:01', alias: 'a' }),
   addAddress(1, prefix),
   addRoute({ dst: prefix.network, link: 1, gw: Address.parse('10.1.0.1'), priority: 5 }),
-  addRule({ src: prefix, table: 100 }),
+  addRoutingRule({ src: prefix, table: 100 }),
   addTokenBucket(1, tokenBucket(1e6, 1e5, 25), 'eth0'),
   redirectIngress(1, 2, 'eth0'),
   setNeighbour(1, { address: Address.parse('10.1.0.2'), mac: '02:00:00:00:00:01' }),
@@ -136,7 +136,7 @@ export const netlinkTargets: readonly Target[] = [
     (socket) => listAddresses(socket),
     (socket) => listRoutes(socket),
     (socket) => lookUpRoute(socket, prefix.address),
-    listRules,
+    listRoutingRules,
     (socket) => getTokenBucket(socket, 1),
     (socket) => ingressRedirections(socket, 1),
     (socket) => listNeighbours(socket, 1),

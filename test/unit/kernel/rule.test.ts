@@ -3,14 +3,14 @@
 import test from 'ava';
 import { Prefix } from '../../../lib/ip.ts';
 import type { RouteSocket } from '../../../lib/kernel/route-socket.ts';
-import { addRule, listRules } from '../../../lib/kernel/rule.ts';
+import { addRoutingRule, listRoutingRules } from '../../../lib/kernel/rule.ts';
 import { KernelError } from '../../../lib/netlink/libc.ts';
 import type { Request } from '../../../lib/netlink/message.ts';
 
 const hex = (bytes: Uint8Array) => Buffer.from(bytes).toString('hex');
 
 test('the request for a rule is that of ip, with the table spelled out', (t) => {
-  const { payload } = addRule({ src: Prefix.parse('10.93.0.2/32'), table: 100 });
+  const { payload } = addRoutingRule({ src: Prefix.parse('10.93.0.2/32'), table: 100 });
   t.is(
     hex(payload),
     '02002000' + '64000001' + '00000000' + '08000200' + '0a5d0002' + '08000f00' + '64000000',
@@ -18,7 +18,7 @@ test('the request for a rule is that of ip, with the table spelled out', (t) => 
 });
 
 test('a table above 255 has no room in the header', (t) => {
-  const { payload } = addRule({ src: Prefix.parse('fd00::2/128'), table: 4000 });
+  const { payload } = addRoutingRule({ src: Prefix.parse('fd00::2/128'), table: 4000 });
   t.is(
     hex(payload),
     '0a008000' +
@@ -60,7 +60,7 @@ test('rules are read from the answers of the kernel', (t) => {
   ].map((text) => ({ type: 32, flags: 2, sequence: 1, payload: Uint8Array.from(Buffer.from(text, 'hex')) }));
   const dumps = [answers, []];
   const socket = { dump: () => dumps.shift() } as unknown as RouteSocket;
-  t.deepEqual(listRules(socket), [
+  t.deepEqual(listRoutingRules(socket), [
     { family: 4, table: 255, priority: undefined },
     { family: 4, table: 100, priority: 32765, src: Prefix.parse('10.93.0.2/32') },
   ]);
@@ -74,5 +74,5 @@ test('a kernel without IPv6 has the rules of IPv4', (t) => {
       return [{ type: 32, flags: 2, sequence: 1, payload: local }];
     },
   } as unknown as RouteSocket;
-  t.deepEqual(listRules(socket), [{ family: 4, table: 255, priority: undefined }]);
+  t.deepEqual(listRoutingRules(socket), [{ family: 4, table: 255, priority: undefined }]);
 });
