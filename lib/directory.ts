@@ -1,6 +1,6 @@
-/** Making directories. */
+/** Making directories, and listing them. */
 
-import { existsSync, mkdirSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync } from 'node:fs';
 import { dirname } from 'node:path';
 
 /**
@@ -15,6 +15,15 @@ export function makeDirectory(path: string, mode: number): void {
   // Somebody else may have made it meanwhile.
   if (!existsSync(parent)) makeDirectory(parent, mode);
   if (!tryMake(path, mode)) mkdirSync(path, { mode });
+}
+
+/** The names in a directory, in order; none when it cannot be read. */
+export function namesIn(directory: string): string[] {
+  try {
+    return readdirSync(directory).sort();
+  } catch {
+    return [];
+  }
 }
 
 /** @returns false when the directory above is missing, or said to be. */

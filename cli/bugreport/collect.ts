@@ -1,9 +1,10 @@
 /** What `cni bugreport` puts into its archive. */
 
-import { readdirSync, statSync } from 'node:fs';
+import { statSync } from 'node:fs';
 import { join } from 'node:path';
 import { defaultSocket } from '../../agent/agent.ts';
 import { parseJson } from '../../lib/cni/json.ts';
+import { namesIn } from '../../lib/directory.ts';
 import { readRegularFile } from '../../lib/file.ts';
 import { Netns } from '../../lib/kernel/netns.ts';
 import type { Programs } from '../../lib/kernel/programs.ts';
@@ -163,14 +164,6 @@ function contentOf(file: string): string {
     return redactFile(readRegularFile(file, { followLink: true, limit }));
   } catch (error) {
     return `"${file}" cannot be read: ${(error as Error).message}\n`;
-  }
-}
-
-function namesIn(directory: string): string[] {
-  try {
-    return readdirSync(directory).sort();
-  } catch {
-    return [];
   }
 }
 

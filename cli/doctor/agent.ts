@@ -1,8 +1,9 @@
 /** Whether the agent, if there is one, answers and is of the installed build. */
 
-import { existsSync, readdirSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { defaultSocket } from '../../agent/agent.ts';
 import { privatePrefix } from '../../launcher/launch.ts';
+import { namesIn } from '../../lib/directory.ts';
 import { askStatus } from '../agent-status.ts';
 import { CommandError } from '../errors.ts';
 import type { Check } from './check.ts';
@@ -32,11 +33,7 @@ export const agentState: Check = {
 
 /** Digests of the builds in a directory of plugins. */
 function buildsIn(directory: string): string[] {
-  try {
-    return readdirSync(directory)
-      .filter((name) => name.startsWith(privatePrefix))
-      .map((name) => name.slice(privatePrefix.length));
-  } catch {
-    return [];
-  }
+  return namesIn(directory)
+    .filter((name) => name.startsWith(privatePrefix))
+    .map((name) => name.slice(privatePrefix.length));
 }

@@ -1,7 +1,8 @@
 /** Whether the plugins that the networks name are installed, support their versions, and are of one build. */
 
-import { readdirSync, statSync } from 'node:fs';
+import { statSync } from 'node:fs';
 import { join } from 'node:path';
+import { namesIn } from '../../lib/directory.ts';
 import { readRegularFile } from '../../lib/file.ts';
 import type { Suite } from '../../main.ts';
 import { identify } from '../install/identity.ts';
@@ -158,11 +159,13 @@ const runtimeFiles = [
   '/etc/crio/crio.conf',
   '/etc/containers/containers.conf',
 ];
+const crioDirectory = '/etc/crio/crio.conf.d';
 const runtimeKey = /^\s*(?:bin_dirs?|plugin_dirs|cni_plugin_dirs)\s*=\s*(\[[^\]]*\]|"[^"]*")/gm;
 
 /** Where the runtimes of this host look for plugins, according to their configuration. */
 function runtimePaths(): { file: string; directories: string[] }[] {
-  return [...runtimeFiles, ...filesIn('/etc/crio/crio.conf.d')].flatMap((file) => {
+  const more = namesIn(crioDirectory).map((name) => join(crioDirectory, name));
+  return [...runtimeFiles, ...more].flatMap((file) => {
     try {
       const text = readRegularFile(file, { followLink: true, limit: 1024 * 1024 });
       return [...text.matchAll(runtimeKey)].map(([, value]) => ({
@@ -173,14 +176,6 @@ function runtimePaths(): { file: string; directories: string[] }[] {
       return []; // That runtime is not installed.
     }
   });
-}
-
-function filesIn(directory: string): string[] {
-  try {
-    return readdirSync(directory).map((name) => join(directory, name));
-  } catch {
-    return [];
-  }
 }
 
 function isFile(file: string): boolean {

@@ -1,6 +1,6 @@
 /** Which file decides what a setting of the kernel becomes at each start. Source: sysctl.d(5). */
 
-import { readdirSync } from 'node:fs';
+import { namesIn } from '../../lib/directory.ts';
 import { readRegularFile } from '../../lib/file.ts';
 
 /** Directories with files; a file hides those of the same name in the directories behind its own. */
@@ -70,12 +70,4 @@ function matches(pattern: string, name: string): boolean {
     .replaceAll('*', '[^/]*')
     .replaceAll('?', '[^/]');
   return new RegExp(`^${source}$`).test(name);
-}
-
-function namesIn(directory: string): string[] {
-  try {
-    return readdirSync(directory);
-  } catch {
-    return [];
-  }
 }

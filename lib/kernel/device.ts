@@ -2,6 +2,7 @@
 
 import { existsSync, readdirSync, readlinkSync } from 'node:fs';
 import { basename } from 'node:path';
+import { namesIn } from '../directory.ts';
 import { getLink, type Link, listLinks } from './link.ts';
 import { normalizeMac, parseHardwareAddress } from './mac.ts';
 import type { RouteSocket } from './route-socket.ts';
@@ -63,19 +64,11 @@ export function findDevice(socket: RouteSocket, spec: DeviceSpec, sysfs = '/sys'
 
 /** Name of the interface that sysfs has for a device. */
 function interfaceInSysfs({ kernelpath, pciBusID }: DeviceSpec, sysfs: string): string | undefined {
-  if (kernelpath) return firstEntry(`${sysfs}${kernelpath.slice('/sys'.length)}/net`);
+  if (kernelpath) return namesIn(`${sysfs}${kernelpath.slice('/sys'.length)}/net`)[0];
   const pci = `${sysfs}/bus/pci/devices/${pciBusID}`;
   if (existsSync(pci)) {
     const virtio = readdirSync(pci).find((entry) => entry.startsWith('virtio'));
-    return firstEntry(`${pci}/net`) ?? (virtio && firstEntry(`${pci}/${virtio}/net`));
+    return namesIn(`${pci}/net`)[0] ?? (virtio && namesIn(`${pci}/${virtio}/net`)[0]);
   }
-  return firstEntry(`${sysfs}/bus/auxiliary/devices/${pciBusID}/net`);
-}
-
-function firstEntry(directory: string): string | undefined {
-  try {
-    return readdirSync(directory)[0];
-  } catch {
-    return undefined;
-  }
+  return namesIn(`${sysfs}/bus/auxiliary/devices/${pciBusID}/net`)[0];
 }

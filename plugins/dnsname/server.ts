@@ -21,6 +21,7 @@ import { CniError, ErrorCode } from '../../lib/errors.ts';
 import { fileError, readRegularFile } from '../../lib/file.ts';
 import { outermostLockMs } from '../../lib/firewall/xtables-lock.ts';
 import { acquireLock } from '../../lib/kernel/lock.ts';
+import { processStat } from '../../lib/kernel/process.ts';
 import { ProgramMissingError, type Programs } from '../../lib/kernel/programs.ts';
 import { readStateFile, removeUnfinished, writeStateFile } from '../../lib/state-file.ts';
 import {
@@ -201,26 +202,18 @@ function pidIn(directory: string): number | undefined {
 
 /** Whether a process is the server of a directory, and not another one that reuses its ID. */
 function isServing(pid: number, directory: string): boolean {
-  return readProcess(pid, 'cmdline')
-    .split('\0')
-    .includes(`--conf-file=${configFileIn(directory)}`);
-}
-
-/** Whether a process is exiting, and may still hold its sockets. Source: proc_pid_stat(5). */
-function isExiting(pid: number): boolean {
-  const [state, , , , , , flags] = readProcess(pid, 'stat')
-    .replace(/^.*\) /s, '')
-    .split(' ');
-  return state !== '' && state !== 'Z' && state !== 'X' && (Number(flags) & PF_EXITING) !== 0;
-}
-
-/** Reads a process's file in /proc; empty when there is no such process. */
-function readProcess(pid: number, file: 'cmdline' | 'stat'): string {
   try {
-    return readFileSync(`/proc/${pid}/${file}`, 'latin1');
+    const words = readFileSync(`/proc/${pid}/cmdline`, 'latin1').split('\0');
+    return words.includes(`--conf-file=${configFileIn(directory)}`);
   } catch {
-    return '';
+    return false;
   }
+}
+
+/** Whether a process is exiting, and may still hold its sockets. */
+function isExiting(pid: number): boolean {
+  const [state, , , , , , flags] = processStat(pid);
+  return state !== 'Z' && state !== 'X' && (Number(flags) & PF_EXITING) !== 0;
 }
 
 function kill(pid: number, signal: NodeJS.Signals | 0): void {

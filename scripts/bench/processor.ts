@@ -4,7 +4,7 @@
  * such as taking down interfaces, is attributed to nobody.
  */
 
-import { readFileSync } from 'node:fs';
+import { processStat } from '../../lib/kernel/process.ts';
 import { agentPid } from './agent.ts';
 import {
   type Attached,
@@ -75,10 +75,7 @@ function used(contender: Contender): number {
 
 /** Times of a process, and of the children that it has waited for, in milliseconds. Source: proc(5). */
 function timesOf(process: number | 'self') {
-  const stat = readFileSync(`/proc/${process}/stat`, 'utf8');
-  // Field 3 is the first after the name, which can contain blanks.
-  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-  const [user, system, childrenUser, childrenSystem] = fields
+  const [user, system, childrenUser, childrenSystem] = processStat(process)
     .slice(14 - 3, 18 - 3)
     .map((ticks) => tick * Number(ticks)) as [number, number, number, number];
   return { user, system, childrenUser, childrenSystem };

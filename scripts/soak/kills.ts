@@ -1,9 +1,10 @@
 /** Kills whatever does a call, at a random moment. */
 
 import type { ChildProcess } from 'node:child_process';
-import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { readdirSync, readlinkSync } from 'node:fs';
 import { basename } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { processStat } from '../../lib/kernel/process.ts';
 import type { Random } from '../random.ts';
 import type { SoakAgent } from './agent.ts';
 
@@ -73,7 +74,7 @@ export type Victim = 'launcher' | 'other';
 /** Stops a process. @returns once it does nothing any more, or cannot be stopped. */
 async function stop(child: ChildProcess): Promise<void> {
   child.kill('SIGSTOP');
-  const isAtWork = () => /^[RSD]$/.test(fieldsOf(child.pid!)[0] ?? '');
+  const isAtWork = () => /^[RSD]$/.test(processStat(child.pid!)[0] ?? '');
   for (let looks = 0; looks < mostLooks && isAtWork(); looks++) await sleep(lookInterval);
 }
 
@@ -97,17 +98,7 @@ function childrenOf(pid: number): number[] {
   return readdirSync('/proc')
     .filter((name) => /^\d+$/.test(name))
     .map(Number)
-    .filter((one) => Number(fieldsOf(one)[1]) === pid);
-}
-
-/** State, parent and so on: what comes after the name, which can hold blanks. Source: proc_pid_stat(5). */
-function fieldsOf(pid: number): string[] {
-  try {
-    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
-    return stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-  } catch {
-    return []; // It has just ended.
-  }
+    .filter((one) => Number(processStat(one)[1]) === pid);
 }
 
 function killProcess(pid: number): boolean {

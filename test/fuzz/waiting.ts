@@ -2,6 +2,7 @@
 
 import { readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
+import { processStat } from '../../lib/kernel/process.ts';
 
 /** What something took, in milliseconds. */
 export interface Duration {
@@ -48,9 +49,7 @@ export function idleTime({ clock, processor, disk, slowdown }: Duration): number
 
 /** CPU time of children that have ended. Source: "cutime" and "cstime" in proc_pid_stat(5). */
 function ticksOfChildren(): number {
-  const fields = readFileSync('/proc/self/stat', 'latin1')
-    .replace(/^.*\) /, '')
-    .split(' ');
+  const fields = processStat('self');
   return Number(fields[13]) + Number(fields[14]);
 }
 

@@ -1,7 +1,8 @@
 /** What a host looks like from outside: all of it that a plugin or the agent may change. */
 
-import { lstatSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { lstatSync, readFileSync, readlinkSync } from 'node:fs';
 import { join } from 'node:path';
+import { namesIn } from '../../lib/directory.ts';
 import type { Host, Pod } from '../support/host.ts';
 import { networkSnapshot, runAll, snapshot } from '../support/observe.ts';
 
@@ -180,14 +181,6 @@ function filesBelow(host: Host, directory: string): Record<string, string> {
   };
   walk(directory);
   return found;
-}
-
-function namesIn(path: string): string[] {
-  try {
-    return readdirSync(path);
-  } catch {
-    return []; // It was never made.
-  }
 }
 
 /** @returns undefined for what has disappeared meanwhile. */

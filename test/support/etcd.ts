@@ -2,7 +2,7 @@
 
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { readFileSync } from 'node:fs';
+import { processStat } from '../../lib/kernel/process.ts';
 import type { Host, Teardown } from './host.ts';
 import { until } from './observe.ts';
 import type { ClientFiles } from './pki.ts';
@@ -192,10 +192,10 @@ export class Etcd {
     return counts.reduce((sum, [, count]) => sum + Number(count), 0);
   }
 
-  /** CPU time of the running members, in milliseconds, in steps of ten. Source: proc_pid_stat(5). */
+  /** CPU time of the running members, in milliseconds, in steps of ten. */
   processorMs(): number {
     const ticks = [...this.members.values()].map(({ pid }) => {
-      const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]!.split(' ');
+      const fields = processStat(pid!);
       return Number(fields[11]) + Number(fields[12]);
     });
     return ticks.reduce((sum, one) => sum + one, 0) * 10;
