@@ -123,7 +123,7 @@ function findConnections(socket: NetlinkSocket, family: Family, ports: ReadonlyS
   return found;
 }
 
-/** Has the kernel list only UDP, and only one port if it is all that is wanted. Linux before 5.8 lists all. */
+/** Has the kernel list only UDP, and only one port if that is all. Before Linux 5.8, it lists everything. */
 function filterFor(ports: ReadonlySet<number>): Attribute[] {
   const one = ports.size === 1 ? [...ports] : [];
   const flags = CTA_FILTER_F_CTA_PROTO_NUM | (one.length > 0 ? CTA_FILTER_F_CTA_PROTO_DST_PORT : 0);
