@@ -32,20 +32,19 @@ const tries = 20;
 
 const config = {
   ...databaseKeys,
-  bridge: required(string({ description: 'Name of the bridge that the plugin before uses.' })),
-  mirrors: required(
-    array(
-      object({
-        name: required(string({ description: 'Name of the mirror, made if it does not exist.' })),
-        ingress: boolean({ description: 'Producers: copy what comes from the container.' }),
-        egress: boolean({ description: 'Producers: copy what goes to the container.' }),
-      }),
-      { description: 'Mirrors that the container has a part in.' },
-    ),
+  bridge: string({ description: 'Name of the bridge that the plugin before uses.' }),
+  mirrors: array(
+    object({
+      name: required(string({ description: 'Name of the mirror, made if it does not exist.' })),
+      ingress: boolean({ description: 'Producers: copy what comes from the container.' }),
+      egress: boolean({ description: 'Producers: copy what goes to the container.' }),
+    }),
+    { description: 'Mirrors that the container has a part in.' },
   ),
 };
 
 type Config = InferShape<typeof config>;
+type MirrorConfig = NonNullable<Config['mirrors']>[number];
 type MirrorCall = Call<Config>;
 
 /** What distinguishes one mirror plugin from another. */
@@ -55,12 +54,12 @@ interface MirrorDefinition {
   /** What ADD does, for a mirror. */
   readonly explain: (mirror: string) => string;
   /** The container's roles in a mirror; empty when the configuration asks for nothing. */
-  readonly rolesOf: (mirror: Config['mirrors'][number]) => MirrorRole[];
+  readonly rolesOf: (mirror: MirrorConfig) => MirrorRole[];
 }
 
 /** Defines a plugin that gives a port of Open vSwitch its roles in mirrors. */
 export function defineMirrorPlugin({ name, summary, explain, rolesOf }: MirrorDefinition): Plugin<Config> {
-  const partsOf = ({ mirrors }: Pick<Config, 'mirrors'>): MirrorPart[] =>
+  const partsOf = ({ mirrors = [] }: Config): MirrorPart[] =>
     mirrors.map((mirror) => ({ name: mirror.name, roles: rolesOf(mirror) }));
   const validate = (config: Config) => {
     for (const { name, roles } of partsOf(config))
@@ -69,32 +68,39 @@ export function defineMirrorPlugin({ name, summary, explain, rolesOf }: MirrorDe
           `Mirror "${name}" copies nothing of the container. Set "ingress" or "egress" to true`,
         );
   };
-  const settingsOf = (call: MirrorCall) => withSharedKeys(call.config, object(config));
-  const leave = async (call: MirrorCall) => {
-    await whereReachable(call, settingsOf(call), async (db) => {
-      const port = await ownPort(db, call);
-      await change(db, call.config.bridge, (bridge) =>
-        leaveMirrors(bridge, port?.uuid, partsOf(call.config)),
-      );
+  const leave = async (
+    call: MirrorCall,
+    portOf: (db: OvsdbConnection) => Promise<Port | undefined>,
+  ): Promise<void> => {
+    const settings = settingsOf(call);
+    const { bridge } = settings;
+    // The flat file that named it may have gone while pods run.
+    if (!bridge)
+      return call.warn(`${noBridge}. Mirrors without ports are removed by the next DEL or GC that knows it`);
+    await whereReachable(call, settings, async (db) => {
+      const port = await portOf(db);
+      await change(db, bridge, (found) => leaveMirrors(found, port?.uuid, partsOf(settings)));
     });
   };
+  const leaveOwn = (call: MirrorCall) => leave(call, (db) => ownPort(db, call));
   return definePlugin({
     name,
     summary,
     role: 'chained',
     config,
     validate,
-    explain: ({ mirrors }) => mirrors.map((mirror) => explain(mirror.name)),
+    explain: ({ mirrors = [] }) => mirrors.map((mirror) => explain(mirror.name)),
 
     async add(call) {
       const result = requirePrevResult(call);
-      validate(call.config);
-      const parts = partsOf(call.config);
-      const { bridge } = call.config;
-      using db = await openDatabase(settingsOf(call));
+      const settings = requiredSettingsOf(call);
+      validate(settings);
+      const parts = partsOf(settings);
+      const { bridge } = settings;
+      using db = await openDatabase(settings);
       await requireBridge(db, bridge);
       const port = await requirePort(db, call);
-      call.undo('leave the mirrors', () => leave(call));
+      call.undo('leave the mirrors', () => leaveOwn(call));
       await change(db, bridge, (found) => {
         refuseSecondOutput(found.mirrors, parts, port);
         return joinMirrors(found, port, parts);
@@ -102,34 +108,51 @@ export function defineMirrorPlugin({ name, summary, explain, rolesOf }: MirrorDe
       return result;
     },
 
-    del: leave,
+    del: leaveOwn,
 
     async check(call) {
       requirePrevResult(call);
-      using db = await openDatabase(settingsOf(call));
+      const settings = requiredSettingsOf(call);
+      const { bridge } = settings;
+      using db = await openDatabase(settings);
       const port = await requirePort(db, call);
-      const found = await findMirrors(db, call.config.bridge);
-      for (const { name, roles } of partsOf(call.config)) {
+      const found = await findMirrors(db, bridge);
+      for (const { name, roles } of partsOf(settings)) {
         const hasPart = (mirror: Mirror) =>
           mirror.name === name && roles.every((role) => mirror[role].includes(port));
         if (!found?.mirrors.some(hasPart))
           throw new Error(
-            `Port "${portName(call)}" has not its part in mirror "${name}" of bridge "${call.config.bridge}". Delete the container and add it again`,
+            `Port "${portName(call)}" lacks its role in mirror "${name}" of bridge "${bridge}". Delete the container and add it again`,
           );
       }
     },
 
     async status(call) {
-      using db = await openDatabase(settingsOf(call));
-      await requireBridge(db, call.config.bridge);
+      const settings = requiredSettingsOf(call);
+      using db = await openDatabase(settings);
+      await requireBridge(db, settings.bridge);
     },
 
     /** Ports that are gone have left their mirrors: the database itself sees to that. */
-    gc: (call) =>
-      whereReachable(call, settingsOf(call), (db) =>
-        change(db, call.config.bridge, (bridge) => leaveMirrors(bridge, undefined, [])),
-      ),
+    gc: (call) => leave(call, async () => undefined),
   });
+}
+
+const noBridge = 'No bridge is named. Set "bridge" to the one that the plugin before uses';
+
+/** The configuration, and the keys that the flat file adds to it. @throws as {@link withSharedKeys}. */
+function settingsOf(call: MirrorCall): Config {
+  return withSharedKeys(call.config, object(config));
+}
+
+/** @throws Error also when neither configuration nor flat file names bridge and mirrors. */
+function requiredSettingsOf(call: MirrorCall): Config & { bridge: string; mirrors: MirrorConfig[] } {
+  const settings = settingsOf(call);
+  const { bridge, mirrors } = settings;
+  if (!bridge) throw new Error(noBridge);
+  if (!mirrors)
+    throw new Error('No mirror is named. Set "mirrors" to those that the container has a part in');
+  return { ...settings, bridge, mirrors };
 }
 
 /**

@@ -119,3 +119,38 @@ test('many producers at once share one mirror', async (t) => {
   await Promise.all(all.map((one) => one.del()));
   t.is(await ovs.vsctl('list', 'Mirror'), '');
 });
+
+test('the flat file fills in what the network leaves out, and need not have the keys of mirrors', async (t) => {
+  const host = await makeHost(t);
+  const ovs = await OpenVswitch.start(t, host);
+  await host.run(['mkdir', '-p', '/etc/cni/net.d/ovs.d']);
+  const share = (keys: object) =>
+    host.run(['tee', '/etc/cni/net.d/ovs.d/ovs.conf'], { stdin: JSON.stringify(keys) });
+  const mirror = { name: 'm1' };
+  const socket_file = 'unix:/var/run/openvswitch/db.sock';
+  await share({ socket_file });
+  const watcher = await attach(host, network(consumer(mirror)));
+  await watcher.check();
+  t.is((await runNetworkVerb(host, network(consumer(mirror)), 'STATUS')).exit, 0);
+  t.is((await runNetworkVerb(host, network(consumer(mirror)), 'GC', { valid: null })).exit, 0);
+  await watcher.del();
+  t.is(await ovs.vsctl('list', 'Mirror'), '');
+
+  const bare: Conflist = network();
+  bare.plugins.push({ type: 'ovs-mirror-consumer' });
+  const refused = new Attachment(host, await host.addPod(), bare);
+  t.regex((await refused.tryAdd()).error!.msg, /No bridge is named\. Set "bridge"/);
+  await refused.del();
+  await share({ socket_file, bridge: 'br1' });
+  t.regex((await refused.tryAdd()).error!.msg, /No mirror is named\. Set "mirrors"/);
+  await refused.del();
+  await share({ socket_file, bridge: 'br1', mirrors: [mirror] });
+  const one = await attach(host, bare);
+  await one.check();
+  t.regex(await ovs.vsctl('list', 'Mirror'), /m1/);
+  await host.run(['rm', '/etc/cni/net.d/ovs.d/ovs.conf']);
+  await one.del();
+  await share({ bridge: 'br1' });
+  t.is((await runNetworkVerb(host, bare, 'GC', { valid: [] })).exit, 0);
+  t.is(await ovs.vsctl('list', 'Mirror'), '');
+});
