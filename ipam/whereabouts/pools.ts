@@ -108,7 +108,7 @@ type RangeConfig = Pick<Ipam, 'range' | 'range_start' | 'range_end' | 'exclude'>
 /** The ranges of a configuration, and where they stand in it. */
 function rangesOf(ipam: Ipam): { range: RangeConfig; where: string }[] {
   return [
-    ...(ipam.range === undefined ? [] : [{ range: ipam, where: 'ipam' }]),
+    ...(ipam.range ? [{ range: ipam, where: 'ipam' }] : []),
     ...(ipam.ipRanges ?? []).map((range, i) => ({ range, where: `ipam.ipRanges[${i}]` })),
   ];
 }
@@ -157,7 +157,7 @@ function resolveBounds(
     const address = Address.tryParse(decimal(text));
     const isFit =
       address?.family === from.family && address.compare(from) >= 0 && address.compare(highest) <= 0;
-    const ignored = address ? `is not from ${from} to ${highest}` : 'is no IP address';
+    const ignored = address ? `is not from ${from} to ${highest}` : 'is not an IP address';
     bounds.push({ key, text, ignored: isFit ? undefined : ignored });
     return isFit ? address : otherwise;
   };

@@ -6,8 +6,8 @@ import { parseJson } from './json.ts';
 import { decode, type InferShape, type ObjectSchema, type Shape } from './schema.ts';
 
 /**
- * Adds the keys of a flat file to a configuration, whose own keys take precedence. The first file that exists
- * is used, as the nodes of a network may have different ones.
+ * Adds the keys of a flat file to a configuration, whose own keys take precedence, unless they are empty. The
+ * first file that exists is used, as the nodes of a network may have different ones.
  * @param own the configuration; a file named by its "configuration_path" comes first.
  * @param places the paths that come next.
  * @throws CniError when the file cannot be read; Error when it is not JSON, or a value is wrong.
@@ -25,9 +25,32 @@ export function withFlatFile<S extends Shape, C extends { configuration_path?: s
       if (errnoOf(error) === 'ENOENT') continue;
       throw fileError('read', file, error);
     }
-    return { ...readShared(text, file, schema), ...own };
+    return fill(own, readShared(text, file, schema)) as InferShape<S> & C;
   }
   return own;
+}
+
+/**
+ * Fills in what is empty in a configuration, and in the objects within it. Source: "Merge" of mergo, by which
+ * the plugins that have these files read them.
+ */
+function fill(own: object, shared: object): object {
+  const filled: Record<string, unknown> = { ...own };
+  for (const [key, value] of Object.entries(shared)) {
+    const given = filled[key];
+    if (isEmpty(given)) filled[key] = value;
+    else if (isPlain(given) && isPlain(value)) filled[key] = fill(given, value);
+  }
+  return filled;
+}
+
+function isEmpty(value: unknown): boolean {
+  return value === undefined || value === '' || value === 0 || (Array.isArray(value) && value.length === 0);
+}
+
+/** True for an object of JSON, as opposed to a value that was made of text, such as an address. */
+function isPlain(value: unknown): value is object {
+  return isObject(value) && Object.getPrototypeOf(value) === Object.prototype;
 }
 
 function readShared<S extends Shape>(text: string, file: string, schema: ObjectSchema<S>): InferShape<S> {

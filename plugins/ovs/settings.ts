@@ -142,10 +142,10 @@ function hasRange(entry: TrunkEntry): entry is TrunkEntry & { minID: number; max
   return Boolean(entry.minID && entry.maxID);
 }
 
-/** How long Open vSwitch may take, in milliseconds. */
+/** How long Open vSwitch may take, in milliseconds. As in ovs-cni, 0 stands for the default. */
 export function patienceOf({
-  link_state_check_retries: retries = 5,
-  link_state_check_interval: interval = 600,
+  link_state_check_retries: retries,
+  link_state_check_interval: interval,
 }: Config): number {
-  return Math.min(Math.max(retries, 1) * interval, longestPatience);
+  return Math.min((retries || 5) * (interval || 600), longestPatience);
 }

@@ -290,7 +290,7 @@ test('what cannot be is refused', async (t) => {
     [{ exclude: ['10.70.0.0/24'] }, /has no address .*: "exclude" takes some out\. Make/],
     [{ range: '10.70.0.1/32', gateway: '10.70.0.1' }, /: gateway 10\.70\.0\.1 is never given away\. Make/],
     [{ ipRanges: [{ range: '10.70.0.128/25' }] }, /overlap/],
-    [{ range: '' }, /"range" of "ipam" is ""/],
+    [{ range: '' }, /"ipam" has no addresses to give away/],
     [{ etcd_host: '' }, /"ipam" has no "etcd_host"/],
     [{ etcd_host: 'ftp://x' }, /"etcd_host" names "ftp:\/\/x"/],
     [{ node_slice_size: '/28' }, /"node_slice_size"/],
