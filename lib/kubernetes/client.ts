@@ -6,7 +6,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Connections, exchange, type HttpAnswer, isTlsError, keepConnections } from '../http.ts';
 import { isObject } from '../object.ts';
-import { type Failure, KubernetesError } from './error.ts';
+import { type Failure, failureOf, KubernetesError } from './error.ts';
 import type { Cluster } from './kubeconfig.ts';
 
 /** How long a request may take in milliseconds unless a caller says otherwise. */
@@ -58,14 +58,6 @@ const patchTypes = {
   merge: 'application/merge-patch+json',
   json: 'application/json-patch+json',
   strategic: 'application/strategic-merge-patch+json',
-};
-
-const failures: Readonly<Record<number, Failure>> = {
-  401: 'unauthorized',
-  403: 'forbidden',
-  404: 'not-found',
-  409: 'conflict',
-  422: 'invalid',
 };
 
 const connectionsByCluster = new Map<string, Connections>();
@@ -131,7 +123,7 @@ export class KubernetesClient implements Disposable {
     for (const [key, value] of Object.entries(options)) if (value !== undefined) query.set(key, `${value}`);
     const answer = await this.ask('GET', query.size > 0 ? `${path}?${query}` : path);
     const { items, metadata } = answer;
-    if (!Array.isArray(items)) throw this.garbled('it is no list');
+    if (!Array.isArray(items)) throw this.garbled('it is not a list');
     for (const one of items) this.objectIn(one);
     const next = isObject(metadata) ? metadata.continue : undefined;
     if (typeof next !== 'string' || next === '') return { items: items as T[], continue: undefined };
@@ -211,7 +203,7 @@ export class KubernetesClient implements Disposable {
       if (isTlsError(error))
         throw new KubernetesError(
           'tls',
-          `The certificates of the Kubernetes API at ${endpoint.origin} and of kubeconfig "${file}" do not go together. Correct "certificate-authority", "server" and the client's certificate in it, and see that none has expired`,
+          `The certificates of the Kubernetes API at ${endpoint.origin} and of kubeconfig "${file}" do not match. Correct "certificate-authority", "server" and the client's certificate in it, and see that none has expired`,
           { details },
         );
       throw new KubernetesError(
@@ -237,7 +229,7 @@ export class KubernetesClient implements Disposable {
   private objectIn(answer: unknown): unknown {
     const metadata = isObject(answer) ? answer.metadata : undefined;
     if (isObject(metadata) && typeof metadata.name === 'string' && metadata.name !== '') return answer;
-    throw this.garbled('it is no object with a name');
+    throw this.garbled('it is not an object with a name');
   }
 
   private garbled(details: string): KubernetesError {
@@ -253,7 +245,7 @@ export class KubernetesClient implements Disposable {
   private refusal(what: string, status: number, value: Record<string, unknown>): KubernetesError {
     const { message, reason } = value;
     const said = typeof message === 'string' && message !== '' ? message : `HTTP status ${status}`;
-    const failure = failures[status] ?? (status >= 500 || status === 429 ? 'busy' : 'refused');
+    const failure = failureOf(status, value);
     return new KubernetesError(failure, `${this.remedyOf(failure)}: ${said}`, {
       status,
       reason: typeof reason === 'string' ? reason : '',
@@ -269,7 +261,9 @@ export class KubernetesClient implements Disposable {
       case 'forbidden':
         return `The Kubernetes API forbids it to the user of kubeconfig "${file}". Allow it with a ClusterRole and a ClusterRoleBinding`;
       case 'not-found':
-        return 'The Kubernetes API has no such object. Create it, or install the CustomResourceDefinition of its kind';
+        return 'The Kubernetes API has no such object. Create it';
+      case 'garbled':
+        return `What answers at ${endpoint.origin} does not serve the kind of object. Install the CustomResourceDefinition of its kind, correct "server" in kubeconfig "${file}", or see what listens there`;
       case 'conflict':
         return 'The object of the Kubernetes API exists already or was changed meanwhile. Try again';
       case 'invalid':

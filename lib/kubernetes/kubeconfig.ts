@@ -116,7 +116,7 @@ class Section {
   text(key: string): string | undefined {
     const value = this.keys[key];
     if (typeof value === 'string') return value || undefined;
-    if (this.has(key)) throw this.wrong(`has a "${key}" that is no string. Correct it`);
+    if (this.has(key)) throw this.wrong(`has a "${key}" that is not a string. Correct it`);
     return undefined;
   }
 
@@ -138,7 +138,7 @@ class Section {
     const path = this.path(key);
     const text = data ? Buffer.from(data, 'base64').toString('utf8') : path && read(path, this.file);
     if (text && !text.includes('-----BEGIN '))
-      throw this.wrong(`has a "${data ? `${key}-data` : key}" that is no PEM. Correct it`);
+      throw this.wrong(`has a "${data ? `${key}-data` : key}" that is not PEM. Correct it`);
     return text;
   }
 

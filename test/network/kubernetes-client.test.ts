@@ -125,7 +125,7 @@ test('refusals are told apart', async (t) => {
       ['invalid', 422, 'Invalid'],
       ['invalid', 422, 'Invalid'],
       ['forbidden', 403, 'Forbidden'],
-      ['not-found', 404, ''],
+      ['garbled', 404, ''],
       ['refused', 415, 'UnsupportedMediaType'],
       ['garbled', undefined, ''],
     ],
@@ -149,7 +149,7 @@ test('what cannot be reached, trusted or understood is told apart, in bounded ti
   const stranger = { 'client-certificate': 'stranger.crt', 'client-key': 'stranger.key' };
   t.is(await failureOf({ user: stranger }, /system:anonymous/), 'forbidden');
   const other = { 'certificate-authority': 'other.crt' };
-  t.is(await failureOf({ cluster: other }, /do not go together/), 'tls');
+  t.is(await failureOf({ cluster: other }, /do not match/), 'tls');
   t.is(await failureOf({ cluster: { 'tls-server-name': 'elsewhere' } }, /elsewhere/), 'tls');
   t.is(await failureOf({ cluster: { server: 'https://127.0.0.1:1' } }, /ECONNREFUSED/), 'unreachable');
   t.is(await failureOf({ cluster: { server: 'http://127.0.0.1:6443' } }, /127\.0\.0\.1:6443/), 'unreachable');
@@ -173,6 +173,20 @@ test('what cannot be reached, trusted or understood is told apart, in bounded ti
     api.onRequest = () => ({ status: 200, body });
     t.is(await failureOf({}, /does not speak as the Kubernetes API does/), 'garbled');
   }
+  const status = { kind: 'Status', apiVersion: 'v1', reason: 'NotFound' };
+  for (const body of [
+    'default backend - 404',
+    '<html>',
+    {},
+    status,
+    { ...status, details: { kind: 'pods' } },
+  ]) {
+    api.onRequest = () => ({ status: 404, body });
+    t.is(await failureOf({}, /does not serve the kind of object.*HTTP status 404/), 'garbled');
+  }
+  const details = { name: 'a', kind: 'pods' };
+  api.onRequest = () => ({ status: 404, body: { ...status, details, message: 'pods "a" not found' } });
+  t.is(await failureOf({}, /has no such object.*pods "a" not found/), 'not-found');
   api.onRequest = () => ({ status: 502, body: '<html>Bad gateway</html>' });
   t.is(await failureOf({}, /cannot answer at present.*HTTP status 502/), 'busy');
   let asked = 0;
@@ -216,7 +230,7 @@ test('a kubeconfig that cannot be used says what is wrong, and no secret', async
     [{ user: { 'auth-provider': { name: 'gcp' } } }, /"auth-provider"/],
     [{ user: { as: 'root', token: 's3cret' } }, /"as", which acts on behalf/],
     [{ user: { token: 's3cret\nX-Header: 1' } }, /has a token with spaces/],
-    [{ user: { token: 7 } }, /"token" that is no string/],
+    [{ user: { token: 7 } }, /"token" that is not a string/],
     [
       { user: { tokenFile: 'nowhere' } },
       /"\/run\/kube-pki\/nowhere" cannot be read and is named in kubeconfig/,
@@ -224,10 +238,10 @@ test('a kubeconfig that cannot be used says what is wrong, and no secret', async
     [{ user: { 'client-certificate': 'client.crt' } }, /only one of "client-certificate" and "client-key"/],
     [
       { user: { 'client-certificate': 'client.crt', 'client-key': 'client.san' } },
-      /"client-key" that is no PEM/,
+      /"client-key" that is not PEM/,
     ],
-    [{ user: { 'client-certificate': 'client.crt', 'client-key': 'other.key' } }, /do not go together/],
-    [{ cluster: { 'certificate-authority-data': 's3cret' } }, /"certificate-authority-data" that is no PEM/],
+    [{ user: { 'client-certificate': 'client.crt', 'client-key': 'other.key' } }, /do not match/],
+    [{ cluster: { 'certificate-authority-data': 's3cret' } }, /"certificate-authority-data" that is not PEM/],
     [{ cluster: { 'proxy-url': 'http://x' } }, /"proxy-url"/],
     [{ cluster: { server: 'ftp://x' } }, /Cluster "one" has no usable "server"/],
     [{ context: { cluster: 'two' } }, /has no cluster "two" in "clusters"/],

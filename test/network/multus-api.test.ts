@@ -353,6 +353,7 @@ const troubles: [string, (node: Node) => void | Promise<void>, number, RegExp][]
   ['hangs up', answers('close'), 11, /does not answer/],
   ['is overloaded', answers({ status: 503, body: '' }), 11, /cannot answer at present/],
   ['is a web page', answers({ status: 200, body: '<html>' }), 11, /does not speak/],
+  ['is a load balancer', answers({ status: 404, body: 'default backend - 404' }), 11, /does not serve/],
   ['is something else', answers({ status: 200, body: { metadata: 1 } }), 11, /makes no sense/],
   ['knows no such user', ({ api }) => api.tokens.clear(), 11, /does not know the user/],
   ['forbids to read pods', forbids('pods'), 11, /forbids it/],
@@ -361,8 +362,8 @@ const troubles: [string, (node: Node) => void | Promise<void>, number, RegExp][]
   [
     'has no definitions',
     ({ api }) => api.removeKind('network-attachment-definitions'),
-    999,
-    /does not exist/,
+    11,
+    /Install the CustomResourceDefinition/,
   ],
   ['has no kubeconfig', ({ host }) => rmSync(host.file(kubeconfig)), 5, /kubeconfig" cannot be read/],
   ['has a broken kubeconfig', ({ host }) => writeFileSync(host.file(kubeconfig), '{'), 6, /Kubeconfig/],

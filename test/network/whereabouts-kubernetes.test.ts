@@ -484,7 +484,7 @@ test('every failure of the API is told, by code 11, and DEL goes on', async (t) 
     t.regex(torn.stderr, /released by the next call that reaches the Kubernetes API/);
   };
   await failsBy(/does not know the user of kubeconfig .* Renew its token/, { token: 's3cret' });
-  await failsBy(/do not go together/, { cluster: { 'certificate-authority': 'other.crt' } });
+  await failsBy(/do not match/, { cluster: { 'certificate-authority': 'other.crt' } });
   await failsBy(/ECONNREFUSED/, { cluster: { server: 'https://127.0.0.1:1' } });
   api.isAllowed = () => false;
   await failsBy(/forbids it to the user .* ClusterRole.*ippools/);
@@ -493,13 +493,16 @@ test('every failure of the API is told, by code 11, and DEL goes on', async (t) 
   await failsBy(/does not speak as the Kubernetes API does/);
   api.onRequest = () => ({ status: 500, body: { kind: 'Status', message: 'etcdserver: request timed out' } });
   await failsBy(/cannot answer at present.*etcdserver: request timed out/);
+  api.onRequest = () => ({ status: 404, body: 'default backend - 404' });
+  await failsBy(/does not serve the kind of object/);
   api.onRequest = () => 'hang';
   await failsBy(/no answer within/);
   api.onRequest = () => undefined;
   api.removeKind('ippools');
   const { error } = await cluster.run('ADD', 'a', pod('a'));
   t.is(error!.code, 11);
-  t.regex(error!.msg, /install the CustomResourceDefinition of its kind/);
+  t.regex(error!.msg, /Install the CustomResourceDefinition of its kind/);
+  t.regex((await cluster.del('a')).stderr, /released by the next call that reaches the Kubernetes API/);
   t.is((await cluster.run('STATUS', '')).error!.code, 50);
 });
 

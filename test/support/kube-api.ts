@@ -182,7 +182,7 @@ export class KubeApi {
         throw new Refusal(401, 'Unauthorized', 'Unauthorized');
       answer(this.answerTo(known, place, `${request.headers['content-type']}`));
     } catch (error) {
-      const { status = 500, reason = 'InternalError', message } = error as Refusal;
+      const { status = 500, reason = 'InternalError', message, of } = error as Refusal;
       if (status === 409) this.conflicts++;
       answer({
         status,
@@ -193,6 +193,7 @@ export class KubeApi {
           status: 'Failure',
           message,
           reason,
+          ...(of !== undefined && { details: { name: of } }),
           code: status,
         },
       });

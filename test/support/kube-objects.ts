@@ -52,11 +52,14 @@ export interface Kind {
 export class Refusal extends Error {
   readonly status: number;
   readonly reason: string;
+  /** Of the object; undefined where the API says nothing of one. */
+  readonly of: string | undefined;
 
-  constructor(status: number, reason: string, message: string) {
+  constructor(status: number, reason: string, message: string, of?: string) {
     super(message);
     this.status = status;
     this.reason = reason;
+    this.of = of;
   }
 }
 
@@ -81,7 +84,7 @@ export class Objects {
   get(namespace: string, name: string): KubeObject {
     const found = this.all.get(`${namespace}/${name}`);
     if (found) return structuredClone(found);
-    throw new Refusal(404, 'NotFound', `${this.resource} "${name}" not found`);
+    throw new Refusal(404, 'NotFound', `${this.resource} "${name}" not found`, name);
   }
 
   /** @param namespace undefined for all namespaces. */
