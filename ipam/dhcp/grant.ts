@@ -56,7 +56,7 @@ export function readGrant(answer: DhcpMessage): Grant {
   if (length === undefined)
     throw new CniError(
       ErrorCode.Internal,
-      `DHCP server ${server} grants ${answer.yourAddress} with ${mask ? `netmask ${mask}, which is none` : 'no netmask'}. Have it send option 1, as in 255.255.255.0`,
+      `DHCP server ${server} grants ${answer.yourAddress} with ${mask ? `netmask ${mask}, which is not a valid netmask` : 'no netmask'}. Have it send option 1, as in 255.255.255.0`,
     );
   const seconds = Math.max(numberOption(answer, Option.LeaseTime) ?? defaultLease, 1);
   const now = msSinceBoot();

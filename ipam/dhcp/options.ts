@@ -92,7 +92,7 @@ function optionNumber(option: string): number {
   const number = names[option] ?? (/^\d{1,3}$/.test(option) ? Number(option) : Number.NaN);
   if (number > 0 && number < 255) return number;
   throw new Error(
-    `"${option}" is no DHCP option. Use a number from 1 to 254, or one of ${Object.keys(names).join(', ')}`,
+    `"${option}" is not a DHCP option. Use a number from 1 to 254, or one of ${Object.keys(names).join(', ')}`,
   );
 }
 

@@ -34,7 +34,7 @@ export class JsonStream {
       }
     }
     if (this.text.length > largestMessage || (this.depth === 0 && this.text.trim() !== ''))
-      throw new Error('It is no stream of JSON objects');
+      throw new Error('It is not a stream of JSON objects');
     return objects;
   }
 }
