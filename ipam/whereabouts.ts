@@ -168,12 +168,35 @@ async function reserve(
   sources: readonly Source[],
 ): Promise<readonly Address[]> {
   await new PendingReleases(backend.directory).cancel(owner);
-  const [{ addresses, isNew }] = await Promise.all([backend.allocate(sources), announceNode(call, backend)]);
+  const [{ addresses, isNew }] = await Promise.all([
+    allocate(call, backend, sources),
+    announceNode(call, backend),
+  ]);
   if (isNew)
     call.undo(`release ${addresses.join(' and ')}`, () =>
       releaseOrRemember(call, backend, backend.releaseOf(addresses)),
     );
   return addresses;
+}
+
+/** Allocates addresses. If it fails, those that the attachment may have got all the same are released. */
+async function allocate(
+  call: WhereaboutsCall,
+  backend: Backend,
+  sources: readonly Source[],
+): ReturnType<Backend['allocate']> {
+  let isUncertain = false;
+  try {
+    return await backend.allocate(sources, () => {
+      isUncertain = true;
+    });
+  } catch (error) {
+    const one = isUncertain && backend.releaseOf(undefined);
+    // ADD has waited long enough for a backend that does not answer.
+    if (one && backend.isFinal(error)) remember(call, backend, one, error);
+    else if (one) await releaseOrRemember(call, backend, one);
+    throw error;
+  }
 }
 
 /**
@@ -227,14 +250,18 @@ async function releaseOrRemember(call: WhereaboutsCall, backend: Backend, one: R
   try {
     await backend.release(one, (message) => call.warn(message));
   } catch (error) {
-    new PendingReleases(backend.directory).remember({ ...one, cluster: backend.cluster });
-    const { message, details } = error as CniError;
-    call.warn(
-      `The addresses are released by the next call that reaches ${backend.name}. ${message}${details ? `: ${details}` : ''}`,
-    );
-    return;
+    return remember(call, backend, one, error);
   }
   await tryWorkOff(call, backend);
+}
+
+/** Leaves a release to the next call. @param error why it cannot be done now. */
+function remember(call: WhereaboutsCall, backend: Backend, one: Release, error: unknown): void {
+  new PendingReleases(backend.directory).remember({ ...one, cluster: backend.cluster });
+  const { message, details } = error as CniError;
+  call.warn(
+    `The addresses are released by the next call that reaches ${backend.name}. ${message}${details ? `: ${details}` : ''}`,
+  );
 }
 
 /** Carries out pending releases. The call does not fail when one of them does. */

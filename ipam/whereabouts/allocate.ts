@@ -21,7 +21,7 @@ import {
   waitingValue,
 } from './keys.ts';
 import { legacyKey, parseLegacy } from './legacy.ts';
-import { type Choice, choices, offersOf, take } from './offers.ts';
+import { type Choice, mostChoices, offersOf, take } from './offers.ts';
 import { capacityOf, formatPool, nextOf, type Pool, poolHas } from './pools.ts';
 import { countUsed } from './usage.ts';
 
@@ -38,6 +38,7 @@ interface Source extends PoolSource {
 /**
  * Gives an attachment an address of each source, or those that it has already.
  * @param whose whom addresses in quarantine go back to, and the host that the attachment is on.
+ * @param onUncertain is called before the attachment, which has none, may get addresses.
  * @returns a place for each source; whether they are new.
  * @throws Error when there is none; EtcdUnavailableError, CniError as {@link transact}.
  */
@@ -46,6 +47,7 @@ export async function allocate(
   owner: Owner,
   whose: Pick<Holding, 'identity' | 'host'>,
   sources: readonly Source[],
+  onUncertain: () => void,
 ): Promise<{ places: Place[]; isNew: boolean }> {
   const { identity } = whose;
   const cursors: Cursor[] = sources.map(() => anywhere);
@@ -69,6 +71,7 @@ export async function allocate(
     }
     const offers = offersOf(lists, whose);
     proposed.push(...offers.map(({ holding }) => formatHolding(holding)));
+    onUncertain();
     const taken = await take(client, owner, offers, view.waiting);
     if (taken) return { places: [...taken.places], isNew: true };
     lost++;
@@ -143,7 +146,7 @@ function takenOf([legacy, keys]: readonly OperationResult[]): Set<bigint> {
   return new Set([...found, ...listed].map(({ value }) => value));
 }
 
-/** Up to {@link choices} free addresses of a part, at random; one in quarantine for the pod comes first. */
+/** Up to {@link mostChoices} free addresses of a part, at random; one in quarantine for the pod comes first. */
 function choicesOf(
   { pool, group, wanted }: Source,
   { begin, end, taken }: Part,
@@ -164,7 +167,7 @@ function choicesOf(
   }
   const free = freeAddresses(pool, begin, end, taken);
   const chosen: Choice[] = back.slice(0, 1);
-  while (chosen.length < choices && free.length > 0)
+  while (chosen.length < mostChoices && free.length > 0)
     chosen.push(chooseOne(free.splice(Math.floor(Math.random() * free.length), 1)[0]!));
   return chosen;
 }

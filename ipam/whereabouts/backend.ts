@@ -48,10 +48,15 @@ export interface Backend {
   pools(): Promise<readonly Pool[]>;
   /**
    * Gives the attachment an address of each source, or those that it has already.
+   * @param onUncertain is called before the attachment, which has none, may get addresses that the backend
+   *   cannot take back if it fails, as when an answer is lost.
    * @returns an address for each source; whether they are new.
    * @throws Error when there is none.
    */
-  allocate(sources: readonly Source[]): Promise<{ addresses: Address[]; isNew: boolean }>;
+  allocate(
+    sources: readonly Source[],
+    onUncertain: () => void,
+  ): Promise<{ addresses: Address[]; isNew: boolean }>;
   /** How the attachment is released. @param addresses those in the result of ADD, if that is known. */
   releaseOf(addresses: readonly Address[] | undefined): Release;
   /**

@@ -62,10 +62,14 @@ export class EtcdBackend implements Backend {
     return resolvePools(this.setting.ipam);
   }
 
-  async allocate(sources: readonly Source[]): Promise<{ addresses: Address[]; isNew: boolean }> {
+  async allocate(
+    sources: readonly Source[],
+    onUncertain: () => void,
+  ): Promise<{ addresses: Address[]; isNew: boolean }> {
     const { owner, identity, ipam } = this.setting;
+    const { client, host } = this;
     const grouped = sources.map((source) => ({ ...source, group: groupOf(ipam, source.pool) }));
-    const { places, isNew } = await allocate(this.client, owner, { identity, host: this.host }, grouped);
+    const { places, isNew } = await allocate(client, owner, { identity, host }, grouped, onUncertain);
     return { addresses: places.map(({ address }) => address), isNew };
   }
 

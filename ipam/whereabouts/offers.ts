@@ -24,7 +24,8 @@ import {
 } from './keys.ts';
 
 /** How many choices a transaction has. */
-export const choices = 4;
+export const mostChoices = 4;
+
 /** An address that can be taken, and the condition for that. */
 export interface Choice extends Place {
   readonly condition: Compare;
@@ -35,7 +36,7 @@ export function offersOf(
   lists: readonly (readonly Choice[])[],
   whose: Pick<Holding, 'identity' | 'host'>,
 ): { holding: Holding; conditions: Compare[] }[] {
-  const length = Math.min(choices, Math.max(...lists.map((list) => list.length)));
+  const length = Math.min(mostChoices, Math.max(...lists.map((list) => list.length)));
   return Array.from({ length }, (_, i) => {
     const picked = lists.map((list) => list[i % list.length]!);
     return {

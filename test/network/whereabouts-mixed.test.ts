@@ -4,6 +4,7 @@ import { mkdirSync, readdirSync } from 'node:fs';
 import { dirname } from 'node:path';
 import test from 'ava';
 import { KubeApi, type Reply } from '../support/kube-api.ts';
+import type { KubeObject } from '../support/kube-objects.ts';
 import { until } from '../support/observe.ts';
 import { makeOperator } from '../support/operator.ts';
 import { apiVersion, KubeCluster, kubeClusterOf, pod } from '../support/whereabouts-kubernetes.ts';
@@ -118,6 +119,23 @@ test('an address that was entered is taken back by an ADD that fails, though the
   t.true(lost > 1, 'it is asked once more');
   t.deepEqual(cluster.allocations(), {});
   t.deepEqual(cluster.reservations(), ['fd00--1']);
+});
+
+test('an address that was entered is taken back when it cannot be reserved', async (t) => {
+  const cluster = await kubeClusterOf(t);
+  const { api } = cluster;
+  api.isAllowed = (_, verb, resource) => verb !== 'create' || resource !== 'overlappingrangeipreservations';
+  t.regex((await cluster.run('ADD', 'a', pod('a'))).error!.msg, /forbids it/);
+  t.deepEqual(cluster.allocations(), {});
+  api.isAllowed = () => true;
+  api.onRequest = ({ method, resource, body }) => {
+    if (method !== 'POST' || resource !== 'overlappingrangeipreservations') return undefined;
+    if (cluster.reservations().length === 0) api.of(resource).create('kube-system', body as KubeObject);
+    return 'close';
+  };
+  t.regex((await cluster.run('ADD', 'a', pod('a'))).error!.msg, /does not answer/);
+  t.deepEqual(cluster.allocations(), {});
+  t.deepEqual(cluster.reservations(), []);
 });
 
 test('what is no answer of the API is told, by code 11, whatever was asked', async (t) => {

@@ -173,6 +173,32 @@ test('while etcd is away, ADD says so and pods are torn down; nothing is lost', 
   t.is((await cluster.run('ADD', 'b')).result!.ips![0]!.address, `${two}/31`);
 });
 
+/** Passes requests on to etcd, and loses the answers to those that write. */
+const loser = `
+const { createServer } = require('node:http');
+createServer(async (request, response) => {
+  let body = '';
+  for await (const chunk of request) body += chunk;
+  const url = 'http://127.0.1.1:2379' + request.url;
+  const answer = await fetch(url, { method: request.method, headers: { 'content-type': 'application/json' }, body });
+  const text = await answer.text();
+  if (body.includes('request_put')) return request.socket.destroy();
+  response.writeHead(answer.status, { 'content-type': 'application/json' });
+  response.end(text);
+}).listen(3379, '127.0.0.1', () => console.log('started'));
+`;
+
+test('what an ADD got whose answer was lost is released by the next call', async (t) => {
+  const cluster = await clusterOf(t, { range: '10.70.0.4/31' });
+  await cluster.host.start(t, [process.execPath, '-e', loser]);
+  const { error, stderr } = await cluster.run('ADD', 'a', { ipam: { etcd_host: '127.0.0.1:3379' } });
+  t.is(error!.code, 11);
+  t.regex(stderr, /released by the next call that reaches etcd/);
+  t.regex(Object.keys(await cluster.kept()).join(), /\/cni\/addresses\/in\//, 'etcd has carried it out');
+  t.is((await cluster.run('STATUS', '')).exit, 0);
+  t.deepEqual(await cluster.kept(), {});
+});
+
 test('with three members, one is killed and one hangs; every address is given once', async (t) => {
   const cluster = await clusterOf(t, { range: '10.70.0.0/26' }, 3);
   const ids = Array.from({ length: 40 }, (_, i) => `pod-${i}`);

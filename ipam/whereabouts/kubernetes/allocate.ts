@@ -23,21 +23,39 @@ export interface Wish extends Range {
  */
 export async function allocateFrom(
   objects: Objects,
+  setting: Setting,
+  wish: Wish,
+  own: Allocation,
+): Promise<{ address: Address; isNew: boolean }> {
+  const entered = new Map<bigint, Address>();
+  using _ = await objects.pools.lock(wish.ref.name);
+  try {
+    return await enterAndReserve(objects, setting, wish, own, entered);
+  } catch (error) {
+    for (const address of entered.values())
+      await removeFrom(objects, wish.ref, own, address).catch(() => {
+        // DEL or GC does it.
+      });
+    throw error;
+  }
+}
+
+/** Does the work of {@link allocateFrom}. @param entered gets what may be entered, even if it fails. */
+async function enterAndReserve(
+  objects: Objects,
   { ipam, owner }: Setting,
   { pool: range, ref, network, wanted }: Wish,
   own: Allocation,
+  entered: Map<bigint, Address>,
 ): Promise<{ address: Address; isNew: boolean }> {
   const { pools, reservations } = objects;
   /** Addresses that overlapping ranges have. */
   const elsewhere = new Set<bigint>();
-  /** Addresses that were entered, even if the answer was lost. */
-  const entered = new Set<bigint>();
   const overlaps = () =>
     elsewhere.size > 0
       ? `${elsewhere.size === 1 ? 'An address that was' : `${elsewhere.size} addresses that were`} free in ${formatPool(range)} of network "${owner.network}" are taken by ranges that overlap it. Give the ranges addresses of their own, or the networks another "network_name" each if they are apart`
       : undefined;
   const lapsedAt = lapsedIn(pools, own);
-  using _ = await pools.lock(ref.name);
   for (const tries = new Tries(`IPPool "${ref.name}"`); ; tries.check(overlaps())) {
     const pool = await pools.read(ref.name, range.subnet);
     if (!pool) {
@@ -61,7 +79,7 @@ export async function allocateFrom(
     if (!address) throw wanted ? alreadyReserved(wanted) : nothingFree(formatPool(range), owner);
     const former = pool.at(address);
     if (isNew) {
-      entered.add(address.value);
+      entered.set(address.value, address);
       if (!(await pools.change(pool, [{ address, allocation: own }]))) {
         await tries.next();
         continue;
@@ -73,6 +91,7 @@ export async function allocateFrom(
     )
       return { address, isNew: isNew || entered.has(address.value) };
     await removeFrom(objects, ref, own, address);
+    entered.delete(address.value);
     elsewhere.add(address.value);
   }
 }
