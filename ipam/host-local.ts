@@ -12,7 +12,13 @@ import { CniError, ErrorCode } from '../lib/errors.ts';
 import { fileError } from '../lib/file.ts';
 import { Address, Prefix } from '../lib/ip.ts';
 import { refuseSecondAddress, reserveNext, reserveRequested, waysOut } from './host-local/allocator.ts';
-import { configuredRangeSets, dataDirOf, hostLocalShape, rangeSetsOf } from './host-local/config.ts';
+import {
+  configuredRangeSets,
+  dataDirOf,
+  hostLocalShape,
+  pathProblems,
+  rangeSetsOf,
+} from './host-local/config.ts';
 import { formatSet, type RangeSet, setContains } from './host-local/ranges.ts';
 import { describeProblems, fullSets, reservations, seenReservations } from './host-local/reservations.ts';
 import { readResolvConf } from './host-local/resolv-conf.ts';
@@ -28,7 +34,7 @@ export const plugin = definePlugin({
   config: hostLocalShape,
 
   validate(config) {
-    refuse(...routeProblems(config.ipam.routes));
+    refuse(...routeProblems(config.ipam.routes), ...pathProblems(config));
     configuredRangeSets(config);
   },
 
@@ -54,7 +60,7 @@ export const plugin = definePlugin({
     const sets = rangeSetsOf(call.config);
     const requests = assignRequests(sets, requestedAddresses(call));
     const { resolvConf, routes = [] } = call.config.ipam;
-    refuse(...routeProblems(routes));
+    refuse(...routeProblems(routes), ...pathProblems(call.config));
     const dns = resolvConf ? readResolvConf(resolvConf) : {};
 
     using store = await Store.open(locationOf(call));
@@ -99,6 +105,7 @@ export const plugin = definePlugin({
     const { network } = call;
     const dataDir = dataDirOf(call.config);
     const sets = rangeSetsOf(call.config);
+    refuse(...pathProblems(call.config));
     try {
       refuseUnwritable(dataDir);
       (await Store.openIfPresent(locationOf(call)))?.close();

@@ -1,5 +1,6 @@
 /** The configuration of host-local, and the range sets that it amounts to. */
 
+import { isAbsolute } from 'node:path';
 import type { NetConf } from '../../lib/cni/config.ts';
 import { routeSchema } from '../../lib/cni/result.ts';
 import { array, type InferShape, object, string, withDefault } from '../../lib/cni/schema.ts';
@@ -29,6 +30,17 @@ export const hostLocalShape = {
 
 /** A network's configuration as host-local reads it. */
 export type HostLocalConfig = InferShape<typeof hostLocalShape> & NetConf;
+
+/** What is wrong with paths: a relative one leads elsewhere by the agent than by the executable. */
+export function pathProblems({ ipam: { dataDir, resolvConf } }: HostLocalConfig): string[] {
+  return Object.entries({ dataDir, resolvConf }).flatMap(([key, path]) =>
+    path && !isAbsolute(path)
+      ? [
+          `"ipam.${key}" is "${path}", but it must be an absolute path, as it leads elsewhere from another directory. Begin it with "/"`,
+        ]
+      : [],
+  );
+}
 
 /** Directory above those of the networks. */
 export function dataDirOf({ ipam }: HostLocalConfig): string {

@@ -2,7 +2,7 @@
 
 import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, relative } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { suitePairs } from '../support/chain.ts';
 import { Namespace } from '../support/host.ts';
@@ -380,6 +380,24 @@ test('what it writes stays in its directory, whatever the container is called', 
   t.deepEqual(Object.values(pool.reserved), [`${long}\r\neth0`]);
   t.is((await pool.run('CHECK', long)).exit, 0);
   t.is((await pool.run('DEL', long)).exit, 0);
+  t.deepEqual(pool.reserved, {});
+});
+
+test('relative paths are refused by ADD; DEL and GC go on with what is there', async (t) => {
+  const pool = new Pool(t);
+  const ipam = { dataDir: relative(process.cwd(), pool.dataDir) };
+  const conf = { cniVersion: '1.1.0', 'cni.dev/valid-attachments': [] };
+  await pool.add('a');
+  await pool.add('b');
+  const { exit, error } = await pool.run('ADD', 'c', { ipam: { ...ipam, resolvConf: 'etc/resolv.conf' } });
+  t.is(exit, 1);
+  t.regex(error!.msg, /"ipam\.dataDir" is "\.\..*", but it must be an absolute path/);
+  t.regex(error!.msg, /"ipam\.resolvConf" is "etc\/resolv\.conf", but it must be an absolute path/);
+  t.regex((await pool.run('STATUS', '', { ipam, conf })).error!.msg, /must be an absolute path/);
+  t.deepEqual(Object.values(pool.reserved), ['a\r\neth0', 'b\r\neth0']);
+  t.is((await pool.run('DEL', 'a', { ipam })).exit, 0);
+  t.deepEqual(Object.values(pool.reserved), ['b\r\neth0']);
+  t.is((await pool.run('GC', '', { ipam, conf })).exit, 0);
   t.deepEqual(pool.reserved, {});
 });
 
