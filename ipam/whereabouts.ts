@@ -15,7 +15,7 @@ import { type Config, config, type Ipam, nodeNameFiles, sharedIpam } from './whe
 import { EtcdBackend } from './whereabouts/etcd-backend.ts';
 import { endpointsOf } from './whereabouts/etcd-settings.ts';
 import type { Owner } from './whereabouts/keys.ts';
-import { PendingReleases, workOff } from './whereabouts/pending.ts';
+import { PendingReleases, rememberHeld, workOff } from './whereabouts/pending.ts';
 import { capacityOf, formatPool, ignoredBounds, resolvePools } from './whereabouts/pools.ts';
 import { registersOf } from './whereabouts/registers.ts';
 import { configOf, identityOf, podrefOf, requestsOf } from './whereabouts/requests.ts';
@@ -106,7 +106,14 @@ export const plugin = definePlugin({
   },
 
   async del(call) {
-    const backend = await openBackend(settingOf(call));
+    const setting = settingOf(call);
+    const { ipam, owner } = setting;
+    // The flat file that named it may have gone while pods run.
+    if (!ipam.etcd_host && !ipam.kubernetes?.kubeconfig)
+      return call.warn(
+        `"ipam" has no "etcd_host" and no "kubernetes.kubeconfig". Set again the one that it had: ${rememberHeld(owner) ? 'the addresses are released by the next call' : 'GC then releases the addresses'}`,
+      );
+    const backend = await openBackend(setting);
     await releaseOrRemember(call, backend, backend.releaseOf(call.prevResult && addressesOf(call)));
   },
 

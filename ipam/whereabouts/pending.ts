@@ -9,6 +9,7 @@ import { listStateFiles } from '../../lib/state-file.ts';
 import { AttachmentFiles } from './attachment-files.ts';
 import { type Backend, eachInSpite, type Release } from './backend.ts';
 import type { Owner } from './keys.ts';
+import { directoryOf, heldDirectoryOf } from './state.ts';
 
 /** How long a call goes on beginning pending releases, in milliseconds. The rest is left to the next one. */
 const budget = 2000;
@@ -62,6 +63,16 @@ export class PendingReleases {
   private get lockFile(): string {
     return `${this.path}/lock`;
   }
+}
+
+/**
+ * Leaves an attachment to the next call for its network that reaches the Kubernetes API, by what is written
+ * about it on this node. @returns false when nothing is. @throws CniError when it cannot be written.
+ */
+export function rememberHeld(owner: Owner): boolean {
+  const held = new AttachmentFiles(heldDirectoryOf(owner.network)).of(owner);
+  if (held) new PendingReleases(directoryOf('kubernetes', owner.network)).remember(held);
+  return held !== undefined;
 }
 
 /**

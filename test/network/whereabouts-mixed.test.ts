@@ -138,6 +138,26 @@ test('an address that was entered is taken back when it cannot be reserved', asy
   t.deepEqual(cluster.reservations(), []);
 });
 
+test('DEL without any backend, as the file that named it has gone, succeeds and remembers', async (t) => {
+  const cluster = await kubeClusterOf(t);
+  const directory = '/etc/cni/net.d/whereabouts.d';
+  const share = (kubeconfig: string) =>
+    cluster.host.run(['sh', '-c', `mkdir -p ${directory}; cat > ${directory}/whereabouts.conf`], {
+      stdin: JSON.stringify({ kubernetes: { kubeconfig } }),
+    });
+  const ipam = { kubernetes: undefined };
+  await share(cluster.api.kubeconfig());
+  await cluster.add('a', pod('a', { ipam }));
+  await share('');
+  t.regex((await cluster.del('a', { ipam })).stderr, /no "kubernetes\.kubeconfig".*by the next call/);
+  t.regex((await cluster.del('b', { ipam })).stderr, /no "kubernetes\.kubeconfig".*GC then releases/);
+  t.not(cluster.reservations().length, 0);
+  await share(cluster.api.kubeconfig());
+  t.is((await cluster.run('STATUS', '', { ipam })).exit, 0);
+  t.deepEqual(cluster.allocations(), {});
+  t.deepEqual(cluster.reservations(), []);
+});
+
 test('what is no answer of the API is told, by code 11, whatever was asked', async (t) => {
   const cluster = await kubeClusterOf(t);
   await cluster.add('first', pod('first'));
