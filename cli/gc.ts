@@ -67,12 +67,12 @@ export const gc = (suite: Suite): Subcommand<GcArguments> => ({
       return;
     }
     const inventory = await takeInventory(configDir(), cacheDir());
-    const { attachments, problems, unknown } = inventory;
-    for (const problem of new Set([...problems, ...unknown])) warn(problem);
-    const isSearched = all || unknown.length === 0;
+    const { attachments, problems, unknown, hidden } = inventory;
+    for (const problem of new Set([...problems, ...unknown, ...hidden])) warn(problem);
+    const isSearched = all || unknown.length + hidden.length === 0;
     if (!isSearched) {
       warn(
-        'Living attachments may be unknown, as their records are lost or damaged. Only what is certainly orphaned is removed, and the plugins do not search for more',
+        'Living attachments may be unknown, as their records are lost, damaged or elsewhere. Only what is certainly orphaned is removed, and the plugins do not search for more',
       );
       process.exitCode = ExitCode.Failure;
     }

@@ -2,6 +2,7 @@
 
 import { configSchema, type InnerConfig } from '../lib/cni/plugin.ts';
 import { decode, getKey } from '../lib/cni/schema.ts';
+import { isObject } from '../lib/object.ts';
 import type { Suite } from '../main.ts';
 import { type NetworkList, type PluginEntry, wholeConfig } from './libcni/conflist.ts';
 import { loadPlugin } from './schema.ts';
@@ -41,6 +42,14 @@ export function makerOf(
   const delegate = inner.find(({ isNetwork }) => !isNetwork)?.value as Record<string, unknown> | undefined;
   if (!delegate) return { type, config, isDelegate: false };
   return { type: `${delegate.type}`, config: delegate, isDelegate: true };
+}
+
+/** The plugin that makes a network's interfaces; for flannel, the one that it delegates to. */
+export function mainOf({ plugins: [main] }: Pick<NetworkList, 'plugins'>): Pick<Maker, 'type' | 'config'> {
+  const { type, config }: Pick<Maker, 'type' | 'config'> = main ?? { type: '', config: {} };
+  if (type !== 'flannel') return { type, config };
+  const delegate = isObject(config.delegate) ? config.delegate : {};
+  return { type: typeof delegate.type === 'string' ? delegate.type : 'bridge', config: delegate };
 }
 
 /** The bridge that containers are connected to, or undefined where there is none. */

@@ -17,6 +17,7 @@ import { seenLinks } from '../lib/kernel/seen-links.ts';
 import { lookOnce, type Once } from '../lib/kernel/sharing.ts';
 import { isObject } from '../lib/object.ts';
 import type { HostAttachment, PodName, PublishedPort } from './inventory/attachment.ts';
+import { findHidden } from './inventory/hidden.ts';
 import { findNamespaces } from './inventory/namespaces.ts';
 import { Unrecorded } from './inventory/unrecorded.ts';
 import type { CachedAttachment } from './libcni/cache.ts';
@@ -55,6 +56,8 @@ export interface Inventory {
   problems: string[];
   /** Why there may be living attachments that are not listed above; empty when all are known. */
   unknown: string[];
+  /** Why there may be living attachments among those listed above that no record names. */
+  hidden: string[];
 }
 
 /**
@@ -105,9 +108,10 @@ export async function takeInventory(
     });
   }
   const recorded = [...attachments.values()].filter(({ netns }) => netns !== '');
+  const directory = join(cacheDir, 'results');
   const namespaces = findNamespaces(
     recorded.map(({ netns }) => netns),
-    join(cacheDir, 'results'),
+    directory,
   );
   for (const one of recorded) {
     const found = namespaces.get(one.netns);
@@ -120,6 +124,14 @@ export async function takeInventory(
   const unrecorded = new Unrecorded(attachments, entries);
   for (const { held } of reservations) unrecorded.addReservations(held);
   unrecorded.addRuleOwners(await owners, (name) => networks.has(name));
+  const hidden = findHidden({
+    networks: [...networks.values()],
+    attachments: [...attachments.values()],
+    records,
+    hasRecords: entries.length > 0,
+    directory,
+    links: () => seenLinks(once).all,
+  });
   return {
     networks: [...networks.values()].filter((one) => one.file !== '' || !isLoopback(one)),
     delegated: new Set(entries.flatMap((one) => (one.isSaved ? (one.attachment?.network ?? []) : []))),
@@ -137,6 +149,7 @@ export async function takeInventory(
     },
     problems: [...problems, ...reservations.flatMap((one) => one.problems)],
     unknown: unknownAmong(entries, attachments),
+    hidden,
   };
 }
 

@@ -15,11 +15,14 @@ export const environmentHelp = `Environment, as with cnitool:
                for the Debian package's own command)
   CNI_IFNAME   name of the interface in the container (eth0)
   CNI_ARGS     arguments for the plugins, such as "IgnoreUnknown=1;IP=10.1.0.9"
+  CNI_CACHE_DIR
+               directory above "results", where runtimes record attachments (/var/lib/cni;
+               with dockershim, cri-dockerd and KubeEdge /var/lib/cni/cache)
   CAP_ARGS     capability arguments as JSON, such as
                {"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]}
 
 The container ID is derived from the path of the namespace, as cnitool does. Results are kept in
-/var/lib/cni/results, where cnitool and every runtime built on libcni keep theirs.`;
+/var/lib/cni/results, where cnitool and most runtimes built on libcni keep theirs.`;
 
 /** Directory of the network configurations. */
 export function configDir(): string {
@@ -38,7 +41,7 @@ function usualPath(): string {
   return dirname(dirname(process.execPath)) === debian ? debian : '/opt/cni/bin';
 }
 
-/** Directory above the result cache. The variable is not for operators, but lets tests use their own. */
+/** Directory above the result cache. Some runtimes do not keep it in libcni's default place. */
 export function cacheDir(): string {
   return process.env.CNI_CACHE_DIR || defaultCacheDir;
 }

@@ -2,6 +2,7 @@
 
 import { basename } from 'node:path';
 import { attachmentKey } from '../../lib/attachment.ts';
+import { strayPorts } from '../inventory/hidden.ts';
 import { displayName } from '../inventory.ts';
 import { deleteNetwork } from '../libcni/chain.ts';
 import { networkFromCache } from '../libcni/conflist.ts';
@@ -20,8 +21,9 @@ export const records: Check = {
       ...damagedRecords(context),
       ...damagedReservations(context),
       ...orphans(context),
+      ...hiddenContainers(context),
       ...sharedAddresses(context),
-      ...strayPorts(context),
+      ...portsOfNobody(context),
     ];
     return {
       findings,
@@ -100,6 +102,17 @@ function orphans({ inventory: { attachments, records, networks }, environment }:
     });
 }
 
+function hiddenContainers({ inventory: { hidden } }: Context): Finding[] {
+  return hidden.map((message) => ({
+    severity: 'warning',
+    subject: 'containers without a record',
+    key: message,
+    message,
+    cause: 'A runtime keeps its records elsewhere, an ADD is under way, or records were removed',
+    fix: `If the records are in "/var/lib/cni/cache/results": CNI_CACHE_DIR=/var/lib/cni/cache cni doctor`,
+  }));
+}
+
 function sharedAddresses({ running }: Context): Finding[] {
   const all = running.flatMap(({ attachment: { network, ips }, name }) =>
     ips.map((ip) => ({ network, ip, name })),
@@ -117,15 +130,11 @@ function sharedAddresses({ running }: Context): Finding[] {
 }
 
 /** Interfaces on bridges of networks that belong to no attachment. */
-function strayPorts({ inventory: { links, attachments } }: Context): Finding[] {
+function portsOfNobody({ inventory: { links, attachments } }: Context): Finding[] {
   const known = new Set(attachments.flatMap(({ hostInterfaces }) => hostInterfaces));
   const bridges = links.filter(({ kind, name }) => kind === 'bridge' && known.has(name));
   return bridges.flatMap((bridge) => {
-    const strays = links
-      .filter(({ master, kind }) => master === bridge.index && kind === 'veth')
-      // The bridge's own interfaces for its VLANs are named after it.
-      .filter(({ name }) => !known.has(name) && !name.startsWith(`${bridge.name}.`))
-      .map(({ name }) => name);
+    const strays = strayPorts(bridge.name, links, attachments);
     if (strays.length === 0) return [];
     const list = strays.map((name) => `"${name}"`).join(', ');
     return [

@@ -3,7 +3,7 @@
 import type { Link } from '../../lib/kernel/link.ts';
 import { vlanId } from '../../lib/kernel/link-kinds.ts';
 import type { Route } from '../../lib/kernel/route.ts';
-import { isObject } from '../../lib/object.ts';
+import { bridgeOf, mainOf } from '../inner.ts';
 import type { HostAttachment, Inventory } from '../inventory.ts';
 import type { NetworkList } from '../libcni/conflist.ts';
 import type { EdgeKind, GraphEdge, GraphNode } from './graph.ts';
@@ -99,7 +99,7 @@ export class HostGraph {
     const isMasqueraded = about.some(({ plugins }) => plugins.some(({ config }) => config.ipMasq === true));
     const isRouted =
       (node.kind === 'bridge' && addresses.some((address) => isOf(address, node, links))) ||
-      (node.kind === 'network' && about.some((network) => mainType(network) === 'ptp'));
+      (node.kind === 'network' && about.some((network) => mainOf(network).type === 'ptp'));
     if (about.length === 0 || !(isRouted || isMasqueraded)) return;
     const [kind, label] = isMasqueraded
       ? (['masqueraded', 'masqueraded'] as const)
@@ -119,12 +119,12 @@ function placeOf(one: HostAttachment, scene: Scene): GraphNode {
   const network = networks.find(({ name }) => name === one.network);
   const named = links.find(({ kind, name }) => kind === 'bridge' && one.hostInterfaces.includes(name));
   if (named) return interfaceNode(named, scene);
-  const type = network && mainType(network);
-  const config = network ? mainConfig(network) : {};
-  if (type === 'bridge') {
-    const link = links.find(({ name }) => name === bridgeOf(config));
+  const { type, config } = network ? mainOf(network) : { type: undefined, config: {} };
+  const bridge = network && bridgeOf(mainOf(network));
+  if (bridge !== undefined) {
+    const link = links.find(({ name }) => name === bridge);
     if (link) return interfaceNode(link, scene);
-    return plain(`link:${bridgeOf(config)}`, 'bridge', `bridge ${bridgeOf(config)}`, 'does not exist');
+    return plain(`link:${bridge}`, 'bridge', `bridge ${bridge}`, 'does not exist');
   }
   if (type && parentKinds.includes(type)) {
     const name = typeof config.master === 'string' && config.master;
@@ -142,33 +142,13 @@ function placeOf(one: HostAttachment, scene: Scene): GraphNode {
   );
 }
 
-/** The type of the plugin that makes a network's interface; for flannel, that of its delegate. */
-export function mainType(network: NetworkList): string {
-  if (!isFlannel(network)) return network.plugins[0]?.type ?? '';
-  const { type } = mainConfig(network);
-  return typeof type === 'string' ? type : 'bridge';
-}
-
-/** The configuration that decides where a network's interfaces are. */
-export function mainConfig(network: NetworkList): Readonly<Record<string, unknown>> {
-  const config = network.plugins[0]?.config ?? {};
-  if (!isFlannel(network)) return config;
-  return isObject(config.delegate) ? config.delegate : {};
-}
-
 function isFlannel({ plugins }: NetworkList): boolean {
   return plugins[0]?.type === 'flannel';
 }
 
-function bridgeOf(config: Readonly<Record<string, unknown>>): string {
-  return typeof config.bridge === 'string' && config.bridge ? config.bridge : 'cni0';
-}
-
 /** The networks that are configured to use a place. */
 function networksOf({ id }: GraphNode, networks: readonly NetworkList[]): NetworkList[] {
-  return networks.filter(
-    (network) => mainType(network) === 'bridge' && id === `link:${bridgeOf(mainConfig(network))}`,
-  );
+  return networks.filter((network) => id === `link:${bridgeOf(mainOf(network))}`);
 }
 
 function isUplink({ index }: Link, routes: readonly Route[]): boolean {

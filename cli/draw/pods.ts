@@ -1,12 +1,13 @@
 /** Pods, each in a box of its own or, where many meet, as rows of a list. */
 
+import { mainOf } from '../inner.ts';
 import { displayName, type HostAttachment } from '../inventory.ts';
 import type { NetworkList } from '../libcni/conflist.ts';
 import { formatPorts } from '../list/table.ts';
 import type { State } from '../state.ts';
 import { count } from '../terminal.ts';
 import { type GraphEdge, type GraphNode, severity } from './graph.ts';
-import { mainConfig, mainType, outside, type Place } from './places.ts';
+import { outside, type Place } from './places.ts';
 
 /** A place with more attachments than this shows them as a list. */
 const mostBoxesOfPlace = 12;
@@ -130,10 +131,9 @@ function listOf({ id, title }: GraphNode, attachments: readonly HostAttachment[]
 /** How an attachment is joined to its place: the host end of its veth pair and its VLANs, or its kind. */
 function linkLabels(one: HostAttachment, place: GraphNode, networks: readonly NetworkList[]): string[] {
   const network = networks.find(({ name }) => name === one.network);
-  const config = network ? mainConfig(network) : {};
+  const { type, config } = network ? mainOf(network) : { type: '', config: {} };
   // The bridge itself, and the gateways of its VLANs, are not ports.
   const port = one.hostInterfaces.filter((name) => !`link:${name}.`.startsWith(`${place.id}.`));
-  const type = network ? mainType(network) : '';
   const mode = typeof config.mode === 'string' ? `, ${config.mode} mode` : '';
   const ids = type === 'vlan' ? config.vlanId : config.vlan;
   return [

@@ -8,7 +8,7 @@ import { listLinks } from '../../lib/kernel/link.ts';
 import { openRouteSocket } from '../../lib/kernel/route-socket.ts';
 import type { Suite } from '../../main.ts';
 import { subnetsOverlap } from '../addresses.ts';
-import type { Maker } from '../inner.ts';
+import { bridgeOf, type Maker } from '../inner.ts';
 import { type NetworkList, type PluginEntry, wholeConfig } from '../libcni/conflist.ts';
 import { loadPlugin } from '../schema.ts';
 import { at, error, type Finding, warning } from './finding.ts';
@@ -67,7 +67,7 @@ async function statusFindings(
 export function overlapFindings({ entry: { type, config }, pools, path }: CheckedPlugin): Finding[] {
   if (pools.length === 0) return [];
   using socket = openRouteSocket();
-  const bridge = type === 'bridge' ? `${config.bridge || 'cni0'}` : undefined;
+  const bridge = bridgeOf({ type, config });
   const own = [bridge, config.master];
   const others = listLinks(socket).filter(
     ({ name, kind }) =>

@@ -152,6 +152,50 @@ test('gc removes the orphans of a host whose configurations are gone', async (t)
   t.deepEqual([again.exit, again.stdout], [0, 'This host has no networks.\n']);
 });
 
+test('gc keeps what belongs to containers whose records are elsewhere, until they are gone', async (t) => {
+  const on = await makeOperator(t, [
+    bridged,
+    network('direct', { type: 'ptp', ipMasq: true, ipam: hostLocal('10.6.0.0/24') }),
+  ]);
+  const pods = [await on.add(), await on.attach('direct')];
+  const states = async (env: NodeJS.ProcessEnv = {}) => {
+    const { stdout } = await on.tryCni(['list', '-o', 'json'], env);
+    const { attachments } = JSON.parse(stdout) as { attachments: { state: string }[] };
+    return attachments.map(({ state }) => state);
+  };
+  // As the kubelet's dockershim and cri-dockerd have it.
+  const elsewhere = { CNI_CACHE_DIR: '/var/lib/cni/cache' };
+  await on.sh('mkdir /var/lib/cni/cache; mv /var/lib/cni/results /var/lib/cni/cache');
+  const left = () => on.sh('ls /var/lib/cni/networks/*; iptables-save -t nat | grep CNI | sort');
+  const before = await left();
+  const { exit, stdout, stderr } = await on.tryCni(['gc']);
+  t.is(exit, 1, stdout + stderr);
+  t.deepEqual(stdout.match(/^\d+ attachments? removed.*/gm), Array(2).fill('0 attachments removed, 1 kept.'));
+  t.regex(
+    stderr,
+    /^Warning: Bridge "br0" of network "net" has "veth\w+", but no record in "\/var\/lib\/cni\/results" names it\..* CNI_CACHE_DIR/m,
+  );
+  t.regex(
+    stderr,
+    /^Warning: "\/var\/lib\/cni\/results" has no records, but 1 attachment to network "direct" is of this boot/m,
+  );
+  t.is(await left(), before);
+  t.deepEqual(await states(), ['unchecked', 'unchecked']);
+  const { found } = await examine(on);
+  t.is(found.filter(({ rule, subject }) => rule === 'records' && /without a record/.test(subject)).length, 2);
+
+  t.deepEqual(await states(elsewhere), ['ok', 'ok']);
+  t.is((await on.tryCni(['gc'], elsewhere)).exit, 0);
+  t.is(await left(), before);
+
+  for (const pod of pods) await pod.remove();
+  // The host was booted since, as far as files tell.
+  await on.sh('rm -r /var/lib/cni/cache; touch -d 1990-01-01 /var/lib/cni/networks/direct/10.*');
+  const after = await on.tryCni(['gc']);
+  t.is(after.exit, 0, after.stdout + after.stderr);
+  t.deepEqual([await reservedIn(on.host, 'net'), await reservedIn(on.host, 'direct')], [[], []]);
+});
+
 test('containers of nerdctl have names of their own, and are gone when their PIDs are others’', async (t) => {
   const plain = network('net', { type: 'bridge', bridge: 'br0', ipam: hostLocal('10.5.0.0/24') });
   const on = await makeOperator(t, [plain]);
