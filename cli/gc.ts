@@ -67,7 +67,7 @@ export const gc = (suite: Suite): Subcommand<GcArguments> => ({
       return;
     }
     const inventory = await takeInventory(configDir(), cacheDir());
-    const { attachments, problems, unknown, hidden } = inventory;
+    const { attachments, problems, ruleProblems, unknown, hidden } = inventory;
     for (const problem of new Set([...problems, ...unknown, ...hidden])) warn(problem);
     const isSearched = all || unknown.length + hidden.length === 0;
     if (!isSearched) {
@@ -76,6 +76,7 @@ export const gc = (suite: Suite): Subcommand<GcArguments> => ({
       );
       process.exitCode = ExitCode.Failure;
     }
+    if (ruleProblems.length > 0) process.exitCode = ExitCode.Failure;
     const options = { dryRun, all, trace, isSearched };
     const names = network === undefined ? usedNetworks(inventory) : [network];
     for (const name of names) {
@@ -210,9 +211,13 @@ function runtimeOf(one: HostAttachment, record: CachedAttachment | undefined): R
 }
 
 /** What is left of an attachment. @returns undefined when nothing is. */
-function traceOf(one: HostAttachment, { attachments, links }: Inventory): string | undefined {
+function traceOf(
+  one: HostAttachment,
+  { attachments, links, ruleProblems: [problem] }: Inventory,
+): string | undefined {
   const found = attachments.find((other) => attachmentKey(other) === attachmentKey(one));
   if (found) return found.orphaned.join('; ') || 'its record exists';
   const link = links.find(({ kind, name }) => kind === 'veth' && one.hostInterfaces.includes(name));
-  return link && `interface "${link.name}" exists`;
+  if (link) return `interface "${link.name}" exists`;
+  return problem && `rules for it may exist. ${problem}`;
 }

@@ -52,8 +52,10 @@ export interface Inventory {
   ranges: RangeUse[];
   readonly links: readonly Link[];
   readonly addresses: readonly InterfaceAddress[];
-  /** Files that cannot be used, and why. */
+  /** Files and firewalls that cannot be looked at, and why. */
   problems: string[];
+  /** Those of {@link problems} that are about firewalls: attachments may have rules there. */
+  ruleProblems: readonly string[];
   /** Why there may be living attachments that are not listed above; empty when all are known. */
   unknown: string[];
   /** Why there may be living attachments among those listed above that no record names. */
@@ -81,7 +83,9 @@ export async function takeInventory(
   // Newest first: a network that is no longer configured gets the configuration of its last attachment.
   const entries = listRecords(cacheDir).sort((a, b) => +b.since - +a.since);
   // Runs beside what follows, but not earlier: what is detached meanwhile would have rules but no record.
-  const owners = ruleOwners(new Programs({ PATH: process.env.PATH }, { waitForEnd, together: alone, once }));
+  const seenRules = ruleOwners(
+    new Programs({ PATH: process.env.PATH }, { waitForEnd, together: alone, once }),
+  );
   for (const { attachment, since, error } of entries) {
     if (error) problems.push(error.message);
     if (!attachment) continue;
@@ -123,7 +127,8 @@ export async function takeInventory(
   const reservations = [...networks.values()].map((network) => reservationsOf(network, once));
   const unrecorded = new Unrecorded(attachments, entries);
   for (const { held } of reservations) unrecorded.addReservations(held);
-  unrecorded.addRuleOwners(await owners, (name) => networks.has(name));
+  const rules = await seenRules;
+  unrecorded.addRuleOwners(rules.owners, (name) => networks.has(name));
   const hidden = findHidden({
     networks: [...networks.values()],
     attachments: [...attachments.values()],
@@ -147,7 +152,8 @@ export async function takeInventory(
         return listAddresses(socket);
       });
     },
-    problems: [...problems, ...reservations.flatMap((one) => one.problems)],
+    problems: [...problems, ...reservations.flatMap((one) => one.problems), ...rules.problems],
+    ruleProblems: rules.problems,
     unknown: unknownAmong(entries, attachments),
     hidden,
   };

@@ -4,6 +4,7 @@ import { chainsThatDrop, chainsThatDropSome } from '../../lib/firewall/forward-c
 import { withNftables } from '../../lib/firewall/nftables.ts';
 import type { Family } from '../../lib/ip.ts';
 import { ProgramMissingError } from '../../lib/kernel/programs.ts';
+import type { NftBaseChain } from '../../lib/netlink/nftables/objects.ts';
 import { ingressOf, isRouted, type RunningAttachment } from '../inventory/running.ts';
 import { type Check, type Finding, shellWord } from './check.ts';
 import type { Context } from './context.ts';
@@ -105,46 +106,56 @@ function causeOf({ isOfPlugins }: DroppingChain, network: string, isGuarded: boo
   return 'The plugin "firewall" lets them through another firewall of this host, and this one drops them all the same';
 }
 
-function iptablesChain({ family, program, tables, isInUse, variant }: SavedRules): DroppingChain[] {
-  const lines = tables.get('filter') ?? [];
+function iptablesChain(saved: SavedRules): DroppingChain[] {
+  const { family, tables } = saved;
+  const lines = tables.get('filter');
+  if (!lines) return [];
   const drops = lines.some((line) => /^:FORWARD DROP\b|^-A FORWARD -j (?:DROP|REJECT)\b/.test(line));
   const chains = iptablesChains(lines);
-  const connections = '-m conntrack --ctstate RELATED,ESTABLISHED,DNAT';
   return [
     {
-      title: `Chain FORWARD of ${program} (${variant === 'nft' ? 'nf_tables' : 'legacy'})`,
+      ...forwardOf(saved),
       isClosed: drops && !lines.includes('-A FORWARD -j ACCEPT'),
       families: [family],
-      name: 'FORWARD',
       chains: () => chains,
-      isOfPlugins: isInUse,
-      allow: (link, ip) => {
-        const [from, to] = link
-          ? [`-i ${shellWord(link)}`, `-o ${shellWord(link)}`]
-          : [`-s ${ip}`, `-d ${ip}`];
-        return [
-          `${program} -I FORWARD ${from} -j ACCEPT`,
-          `${program} -I FORWARD ${to} ${connections} -j ACCEPT`,
-        ];
-      },
     },
   ];
 }
 
-/** Chains of nftables, except those that iptables keeps there. */
+/** How a chain FORWARD of iptables is called and changed; iptables changes even one that it cannot list. */
+function forwardOf({ program, variant, isInUse }: SavedRules) {
+  const connections = '-m conntrack --ctstate RELATED,ESTABLISHED,DNAT';
+  return {
+    title: `Chain FORWARD of ${program} (${variant === 'nft' ? 'nf_tables' : 'legacy'})`,
+    name: 'FORWARD',
+    isOfPlugins: isInUse,
+    allow: (link: string | undefined, ip: string) => {
+      const [from, to] = link ? [`-i ${shellWord(link)}`, `-o ${shellWord(link)}`] : [`-s ${ip}`, `-d ${ip}`];
+      return [
+        `${program} -I FORWARD ${from} -j ACCEPT`,
+        `${program} -I FORWARD ${to} ${connections} -j ACCEPT`,
+      ];
+    },
+  };
+}
+
+/** Chains of nftables, except those that iptables keeps there and can list. */
 async function nftablesChains({ programs, rules }: Context): Promise<DroppingChain[]> {
-  const ofIptables = rules
-    .filter(({ variant }) => variant === 'nft')
-    .map(({ family }) => (family === 4 ? 'ip' : 'ip6'));
+  const ofIptables = new Map(
+    rules
+      .filter(({ variant }) => variant === 'nft')
+      .map((saved): [string, SavedRules] => [saved.family === 4 ? 'ip' : 'ip6', saved]),
+  );
+  const ownerOf = ({ table, name }: NftBaseChain) =>
+    name === 'FORWARD' && table.name === 'filter' ? ofIptables.get(table.family) : undefined;
   const found = withNftables((socket) => [
     ...chainsThatDrop(socket, 'forward').map((chain) => ({ ...chain, isClosed: true })),
     ...chainsThatDropSome(socket, 'forward').map((chain) => ({ ...chain, isClosed: false })),
-  ]).filter(
-    ({ table, name }) =>
-      !(name === 'FORWARD' && table.name === 'filter' && ofIptables.some((one) => one === table.family)),
-  );
+  ]).filter((chain) => !ownerOf(chain)?.tables.has('filter'));
   const chains: DroppingChain[] = [];
-  for (const { table, name, isClosed, families } of found) {
+  for (const chain of found) {
+    const { table, name, isClosed, families } = chain;
+    const owner = ownerOf(chain);
     const full = `${table.family} ${table.name} ${name}`;
     const insert = `nft insert rule ${full}`;
     const lines = await nftLines(programs, table);
@@ -171,6 +182,7 @@ async function nftablesChains({ programs, rules }: Context): Promise<DroppingCha
           `${insert} ${to} ct status dnat accept`,
         ];
       },
+      ...(owner && forwardOf(owner)),
     });
   }
   return chains;

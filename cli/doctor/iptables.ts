@@ -1,7 +1,8 @@
 /** The rules of both variants of iptables, which the kernel applies side by side. */
 
+import { saysImpossible } from '../../lib/firewall/listing.ts';
 import type { Family } from '../../lib/ip.ts';
-import { ProgramMissingError, type Programs } from '../../lib/kernel/programs.ts';
+import { type ExitResult, ProgramMissingError, type Programs } from '../../lib/kernel/programs.ts';
 
 /** The two ways in which iptables keeps rules in the kernel. */
 type Variant = 'nft' | 'legacy';
@@ -14,8 +15,10 @@ export interface SavedRules {
   readonly program: string;
   /** Whether "iptables" is this variant, so that the plugins' own rules are here. */
   readonly isInUse: boolean;
-  /** Rules by table. */
+  /** Rules by table, without the tables that cannot be listed. */
   readonly tables: ReadonlyMap<string, readonly string[]>;
+  /** Why tables cannot be listed, if any cannot. */
+  readonly problem: string | undefined;
 }
 
 /** Lists the rules. Tables that nobody uses are not created. Without the programs, there are none. */
@@ -29,10 +32,19 @@ export async function savedRules(programs: Programs): Promise<SavedRules[]> {
       const isInUse = variant === inUse;
       const special = `${base}-${variant}`;
       // Where there is only one variant, its programs may lack the longer names.
-      const text =
-        (await output(programs, `${special}-save`)) ?? (isInUse && (await output(programs, `${base}-save`)));
+      const saved =
+        (await output(programs, `${special}-save`)) ??
+        (isInUse ? await output(programs, `${base}-save`) : undefined);
       const program = isInstalled(programs, special) ? special : base;
-      if (typeof text === 'string') found.push({ variant, family, program, isInUse, tables: tablesOf(text) });
+      if (!saved) continue;
+      found.push({
+        variant,
+        family,
+        program,
+        isInUse,
+        tables: tablesOf(saved.stdout),
+        problem: problemOf(saved),
+      });
     }
   }
   return found;
@@ -40,21 +52,28 @@ export async function savedRules(programs: Programs): Promise<SavedRules[]> {
 
 /** The variant of an iptables program. @returns undefined when it is not installed. */
 async function variantOf(programs: Programs, program: string): Promise<Variant | undefined> {
-  const text = await output(programs, program, ['--version']);
-  return text === undefined ? undefined : text.includes('nf_tables') ? 'nft' : 'legacy';
+  const version = await output(programs, program, ['--version']);
+  return version && (version.stdout.includes('nf_tables') ? 'nft' : 'legacy');
 }
 
 async function output(
   programs: Programs,
   program: string,
   args: readonly string[] = [],
-): Promise<string | undefined> {
+): Promise<ExitResult | undefined> {
   try {
-    return (await programs.run(program, args)).stdout;
+    return await programs.run(program, args);
   } catch (error) {
     if (error instanceof ProgramMissingError) return undefined;
     throw error;
   }
+}
+
+/** What iptables-save says of tables that it cannot list. A kernel that cannot have tables has no rules. */
+function problemOf({ status, stdout, stderr }: ExitResult): string | undefined {
+  const incompatible = `${stdout}\n${stderr}`.match(/^# Table .* is incompatible.*$/gm);
+  if (incompatible) return [...new Set(incompatible)].map((line) => line.slice(2)).join('; ');
+  return status === 0 || saysImpossible(stderr) ? undefined : stderr.trim();
 }
 
 function isInstalled(programs: Programs, program: string): boolean {

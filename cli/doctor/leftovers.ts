@@ -1,4 +1,4 @@
-/** Rules that are still in force in the other variant of iptables. */
+/** Rules that iptables cannot list, and those that are still in force in its other variant. */
 
 import { Address, Prefix } from '../../lib/ip.ts';
 import type { RunningAttachment } from '../inventory/running.ts';
@@ -13,13 +13,29 @@ export const leftovers: Check = {
   run(context) {
     const { rules } = context;
     const inUse = rules.find(({ isInUse }) => isInUse);
-    const findings = rules.filter(({ isInUse }) => !isInUse).flatMap((saved) => findingsOf(saved, context));
+    const findings = [
+      ...rules.flatMap(unlistable),
+      ...rules.filter(({ isInUse }) => !isInUse).flatMap((saved) => findingsOf(saved, context)),
+    ];
     const seen = !inUse
       ? 'not installed; the plugins use nftables'
       : `"iptables" is ${inUse.variant === 'nft' ? 'the one on nf_tables' : 'the legacy one'}, and the other has no rules`;
     return { findings, seen };
   },
 };
+
+function unlistable({ program, family, problem }: SavedRules): Finding[] {
+  if (problem === undefined) return [];
+  return [
+    {
+      severity: 'warning',
+      subject: `${program}-save`,
+      message: `The rules of ${program} cannot be listed: ${problem}`,
+      cause: 'Somebody added a rule with nft that iptables has no words for',
+      fix: `Look at the rules with "nft -a list ruleset ${family === 4 ? 'ip' : 'ip6'}", and move that rule to a table of its own`,
+    },
+  ];
+}
 
 function findingsOf({ program, variant, tables }: SavedRules, { running, programs }: Context): Finding[] {
   const all = [...tables.values()].flat().filter((line) => line.startsWith('-A'));

@@ -20,6 +20,7 @@ export const records: Check = {
     const findings = [
       ...damagedRecords(context),
       ...damagedReservations(context),
+      ...hiddenRules(context),
       ...orphans(context),
       ...hiddenContainers(context),
       ...sharedAddresses(context),
@@ -100,6 +101,17 @@ function orphans({ inventory: { attachments, records, networks }, environment }:
           }),
       };
     });
+}
+
+function hiddenRules({ inventory: { ruleProblems } }: Context): Finding[] {
+  return ruleProblems.map((message) => ({
+    severity: 'warning',
+    subject: 'firewall rules',
+    key: message,
+    message,
+    cause: 'Another program has put rules there that iptables cannot list, or the kernel refused to tell',
+    fix: 'Fix what the message names, and look again',
+  }));
 }
 
 function hiddenContainers({ inventory: { hidden } }: Context): Finding[] {

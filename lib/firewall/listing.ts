@@ -18,12 +18,16 @@ export class UnlistableError extends CniError {
 }
 
 /**
- * What iptables says when the kernel cannot have the table, and so has no rules in it: it was started with
+ * Whether iptables says that the kernel cannot have the table, and so has no rules in it: it was started with
  * "ipv6.disable=1", or a module is missing. The last two are from iptables-nft, without nfnetlink and without
  * nf_tables.
+ * @param stderr what it says.
  */
-const impossible =
-  /Address family not supported|Table does not exist|nft: Protocol not supported|generation id: Invalid argument/;
+export function saysImpossible(stderr: string): boolean {
+  return /Address family not supported|Table does not exist|nft: Protocol not supported|generation id: Invalid argument/.test(
+    stderr,
+  );
+}
 
 /**
  * Lists rules.
@@ -49,7 +53,7 @@ export async function list(
     throw unlistable(family, table, chain, stderr || stdout.trim());
   }
   if (status === 0) return parseRules(stdout);
-  if (impossible.test(stderr)) return undefined;
+  if (saysImpossible(stderr)) return undefined;
   if (chain && /No chain|does not exist|doesn't exist/.test(stderr)) return undefined;
   throw failure(`${program} cannot list table "${table}"`, stderr);
 }
@@ -72,7 +76,7 @@ async function save(programs: Programs, family: Family, table: string): Promise<
     withoutLock(programs, program),
   );
   if (status === 0) return stdout;
-  if (impossible.test(stderr)) return '';
+  if (saysImpossible(stderr)) return '';
   throw new IptablesError(ErrorCode.Internal, `${program} cannot list table "${table}"`, stderr);
 }
 

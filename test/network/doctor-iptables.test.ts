@@ -86,3 +86,43 @@ test('rules of "firewall" that name no container are not removed while a pod nee
   );
   t.notRegex(await on.sh('iptables-legacy-save'), /CNI-/);
 });
+
+test('a table that iptables cannot list is said, and its chain FORWARD is not taken for open', async (t) => {
+  const { on, pod } = await scene(t);
+  await on.sh('iptables -P FORWARD DROP; nft add rule ip filter FORWARD fib daddr type local counter accept');
+  t.false(await ping(pod, '192.0.2.2'));
+  const { found } = await examine(on);
+  t.deepEqual(
+    found.map(({ rule, subject }) => [rule, subject]),
+    [
+      ['forward-policy', 'network "net"'],
+      ['iptables-variant', 'iptables-nft-save'],
+    ],
+  );
+  t.regex(found[0]!.message, /^Chain FORWARD of iptables-nft \(nf_tables\) drops/);
+  t.regex(found[1]!.message, /cannot be listed: Table `filter' is incompatible/);
+  await on.sh(found[0]!.fix);
+  t.true(await ping(pod, '192.0.2.2'));
+  t.deepEqual(
+    (await examine(on)).found.map(({ rule }) => rule),
+    ['iptables-variant'],
+  );
+});
+
+test('attachments whose rules cannot be looked at are neither missing from the count nor removed', async (t) => {
+  const { on, pod } = await scene(t);
+  await on.sh('nft add rule ip nat POSTROUTING fib daddr type local counter accept');
+  const said = /^Warning: Rules of attachments cannot be looked at\. iptables-save cannot list table "nat"/m;
+  const list = await on.tryCni(['list']);
+  t.is(list.exit, 1, list.stdout);
+  t.regex(list.stderr, said);
+  t.true(
+    (await examine(on)).found.some(({ rule, subject }) => rule === 'records' && subject === 'firewall rules'),
+  );
+  await pod.remove();
+  const { exit, stdout, stderr } = await on.tryCni(['gc']);
+  t.is(exit, 1, stdout + stderr);
+  t.regex(stderr, said);
+  t.regex(stdout, /^Still there: .*: rules for it may exist\. Rules of attachments cannot be looked at/m);
+  t.notRegex(stdout, /^Removed/m);
+});
