@@ -129,7 +129,7 @@ export async function takeInventory(
   for (const { held } of reservations) unrecorded.addReservations(held);
   const rules = await seenRules;
   unrecorded.addRuleOwners(rules.owners, (name) => networks.has(name));
-  const hidden = findHidden({
+  const hidden = await findHidden({
     networks: [...networks.values()],
     attachments: [...attachments.values()],
     records,

@@ -2,7 +2,7 @@
 
 import { basename } from 'node:path';
 import { attachmentKey } from '../../lib/attachment.ts';
-import { strayPorts } from '../inventory/hidden.ts';
+import { strayVeths } from '../inventory/hidden.ts';
 import { displayName } from '../inventory.ts';
 import { deleteNetwork } from '../libcni/chain.ts';
 import { networkFromCache } from '../libcni/conflist.ts';
@@ -146,7 +146,7 @@ function portsOfNobody({ inventory: { links, attachments } }: Context): Finding[
   const known = new Set(attachments.flatMap(({ hostInterfaces }) => hostInterfaces));
   const bridges = links.filter(({ kind, name }) => kind === 'bridge' && known.has(name));
   return bridges.flatMap((bridge) => {
-    const strays = strayPorts(bridge.name, links, attachments);
+    const strays = strayVeths(bridge.index, links, attachments);
     if (strays.length === 0) return [];
     const list = strays.map((name) => `"${name}"`).join(', ');
     return [

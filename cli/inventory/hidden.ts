@@ -3,13 +3,19 @@
  * dockershim, cri-dockerd and KubeEdge do, or an ADD is under way. What they hold looks left over.
  */
 
+import { setTimeout as sleep } from 'node:timers/promises';
 import { attachmentKey } from '../../lib/attachment.ts';
 import { msSinceBoot } from '../../lib/kernel/boot.ts';
-import type { Link } from '../../lib/kernel/link.ts';
+import { type Link, listLinks } from '../../lib/kernel/link.ts';
+import { openRouteSocket } from '../../lib/kernel/route-socket.ts';
 import { bridgeOf, mainOf } from '../inner.ts';
 import type { NetworkList } from '../libcni/conflist.ts';
 import { count } from '../terminal.ts';
 import type { HostAttachment } from './attachment.ts';
+
+/** The kernel removes the interfaces of a namespace some time after the namespace: how often to look again. */
+const settlingTries = 10;
+const settlingMs = 100;
 
 /** What tells of containers that no record names. */
 interface Scene {
@@ -28,34 +34,47 @@ interface Scene {
  * Takes back that attachments are orphaned which may belong to such containers.
  * @returns a message for each bridge, or network without one, that may have any.
  */
-export function findHidden(scene: Scene): string[] {
-  const byBridge = Map.groupBy(scene.networks, (network) => bridgeOf(mainOf(network)));
-  return [...byBridge].flatMap(([bridge, networks]) =>
-    bridge === undefined
-      ? networks.flatMap((network) => findOfThisBoot(network, scene) ?? [])
-      : (findOnBridge(bridge, networks, scene) ?? []),
-  );
+export async function findHidden(scene: Scene): Promise<string[]> {
+  const messages: (string | undefined)[] = [];
+  for (const [place, networks] of Map.groupBy(scene.networks, placeOf))
+    if (place === undefined) messages.push(...networks.map((network) => findOfThisBoot(network, scene)));
+    else messages.push(await findByVeths(place, networks, scene));
+  return messages.filter((message) => message !== undefined);
 }
 
-/** On a bridge, each living container has a port. */
-function findOnBridge(
+/** Where the veth pairs of a network's containers end: on a bridge, or on the host itself, which is "". */
+function placeOf(network: NetworkList): string | undefined {
+  const main = mainOf(network);
+  return main.type === 'ptp' ? '' : bridgeOf(main);
+}
+
+/** Each living container is at the other end of a veth pair. */
+async function findByVeths(
   bridge: string,
   networks: readonly NetworkList[],
   { attachments, records, directory, links }: Scene,
-): string | undefined {
+): Promise<string | undefined> {
   const own = attachments.filter(({ network }) => networks.some(({ name }) => name === network));
   const unrecorded = own.filter((one) => !records.has(attachmentKey(one)));
   const orphans = unrecorded.filter(({ orphaned }) => orphaned.length > 0);
-  // With records and nothing besides, the ports are most likely an operator's.
-  if (orphans.length === 0 && own.length > 0) return undefined;
-  const strays = strayPorts(bridge, links(), attachments);
-  if (strays.length <= unrecorded.length - orphans.length) return undefined;
+  // Nothing else tells whose they are; on a bridge with recorded ports, they are most likely an operator's.
+  if (orphans.length === 0 && (own.length > 0 || bridge === '')) return undefined;
+  const master = bridge === '' ? undefined : (links().find(({ name }) => name === bridge)?.index ?? -1);
+  let strays = strayVeths(master, links(), attachments);
+  const isExplained = () => strays.length <= unrecorded.length - orphans.length;
+  for (let tries = 0; tries < settlingTries && !isExplained(); tries++) {
+    await sleep(settlingMs);
+    using socket = openRouteSocket();
+    const present = new Set(listLinks(socket).map(({ name }) => name));
+    strays = strays.filter((name) => present.has(name));
+  }
+  if (isExplained()) return undefined;
   for (const one of orphans) one.orphaned.length = 0;
   const [names, ports] = [networks.map(({ name }) => name), strays].map((all) =>
     all.map((one) => `"${one}"`).join(', '),
   );
   return (
-    `Bridge "${bridge}" of network ${names} has ${ports}, but no record in "${directory}" names ${strays.length === 1 ? 'it' : 'them'}. ` +
+    `${bridge === '' ? 'The host' : `Bridge "${bridge}"`} has ${ports} of network ${names}, as it seems, but no record in "${directory}" names ${strays.length === 1 ? 'it' : 'them'}. ` +
     `${elsewhere}. If no container needs what is there, remove it with "ip link del"`
   );
 }
@@ -82,17 +101,17 @@ function findOfThisBoot(
 const elsewhere =
   'If a runtime keeps its records elsewhere, set CNI_CACHE_DIR to the directory above its "results", such as "/var/lib/cni/cache"';
 
-/** Ports of a bridge that lead into other namespaces, and that no attachment is known to have. */
-export function strayPorts(
-  bridge: string,
+/**
+ * Interfaces that lead into other namespaces, and that no attachment is known to have.
+ * @param master index of the bridge that they are ports of; undefined for those that are ports of nothing.
+ */
+export function strayVeths(
+  master: number | undefined,
   links: readonly Link[],
   attachments: readonly HostAttachment[],
 ): string[] {
-  const index = links.find(({ name }) => name === bridge)?.index ?? -1;
   const known = new Set(attachments.flatMap(({ hostInterfaces }) => hostInterfaces));
   return links
-    .filter(
-      ({ master, kind, parentNetnsId }) => master === index && kind === 'veth' && parentNetnsId !== undefined,
-    )
+    .filter((one) => one.master === master && one.kind === 'veth' && one.parentNetnsId !== undefined)
     .flatMap(({ name }) => (known.has(name) ? [] : name));
 }

@@ -156,8 +156,10 @@ test('gc keeps what belongs to containers whose records are elsewhere, until the
   const on = await makeOperator(t, [
     bridged,
     network('direct', { type: 'ptp', ipMasq: true, ipam: hostLocal('10.6.0.0/24') }),
+    network('side', { type: 'macvlan', master: 'up0', ipam: hostLocal('10.7.0.0/24') }),
   ]);
-  const pods = [await on.add(), await on.attach('direct')];
+  await on.sh('ip link add up0 up type veth peer name up1; ip link set up1 up');
+  const pods = [await on.add(), await on.attach('direct'), await on.attach('side')];
   const states = async (env: NodeJS.ProcessEnv = {}) => {
     const { stdout } = await on.tryCni(['list', '-o', 'json'], env);
     const { attachments } = JSON.parse(stdout) as { attachments: { state: string }[] };
@@ -170,30 +172,31 @@ test('gc keeps what belongs to containers whose records are elsewhere, until the
   const before = await left();
   const { exit, stdout, stderr } = await on.tryCni(['gc']);
   t.is(exit, 1, stdout + stderr);
-  t.deepEqual(stdout.match(/^\d+ attachments? removed.*/gm), Array(2).fill('0 attachments removed, 1 kept.'));
+  t.deepEqual(stdout.match(/^\d+ attachments? removed.*/gm), Array(3).fill('0 attachments removed, 1 kept.'));
   t.regex(
     stderr,
-    /^Warning: Bridge "br0" of network "net" has "veth\w+", but no record in "\/var\/lib\/cni\/results" names it\..* CNI_CACHE_DIR/m,
+    /^Warning: Bridge "br0" has "veth\w+" of network "net", .* no record in "\/var\/lib\/cni\/results" names it\..* CNI_CACHE_DIR/m,
   );
   t.regex(
     stderr,
-    /^Warning: "\/var\/lib\/cni\/results" has no records, but 1 attachment to network "direct" is of this boot/m,
+    /^Warning: "\/var\/lib\/cni\/results" has no records, but 1 attachment to network "side" is of this boot/m,
   );
+  t.regex(stderr, /^Warning: The host has "veth\w+" of network "direct"/m);
   t.is(await left(), before);
-  t.deepEqual(await states(), ['unchecked', 'unchecked']);
+  t.deepEqual(await states(), ['unchecked', 'unchecked', 'unchecked']);
   const { found } = await examine(on);
-  t.is(found.filter(({ rule, subject }) => rule === 'records' && /without a record/.test(subject)).length, 2);
+  t.is(found.filter(({ rule, subject }) => rule === 'records' && /without a record/.test(subject)).length, 3);
 
-  t.deepEqual(await states(elsewhere), ['ok', 'ok']);
+  t.deepEqual(await states(elsewhere), ['ok', 'ok', 'ok']);
   t.is((await on.tryCni(['gc'], elsewhere)).exit, 0);
   t.is(await left(), before);
 
   for (const pod of pods) await pod.remove();
   // The host was booted since, as far as files tell.
-  await on.sh('rm -r /var/lib/cni/cache; touch -d 1990-01-01 /var/lib/cni/networks/direct/10.*');
+  await on.sh('rm -r /var/lib/cni/cache; touch -d 1990-01-01 /var/lib/cni/networks/side/10.*');
   const after = await on.tryCni(['gc']);
   t.is(after.exit, 0, after.stdout + after.stderr);
-  t.deepEqual([await reservedIn(on.host, 'net'), await reservedIn(on.host, 'direct')], [[], []]);
+  for (const one of ['net', 'direct', 'side']) t.deepEqual(await reservedIn(on.host, one), []);
 });
 
 test('containers of nerdctl have names of their own, and are gone when their PIDs are others’', async (t) => {
