@@ -9,7 +9,7 @@ import { sha512 } from '../lib/firewall/sha512.ts';
 import { Netns, NetnsGoneError } from '../lib/kernel/netns.ts';
 import { isObject } from '../lib/object.ts';
 import { CommandError, describeError, ExitCode } from './errors.ts';
-import { readCached } from './libcni/cache.ts';
+import { type CachedAttachment, readCached } from './libcni/cache.ts';
 import {
   addNetwork,
   checkNetwork,
@@ -81,9 +81,10 @@ export const add = networkCommand('add', async (list, runtime, environment) => {
 
 export const check = networkCommand(
   'check',
-  async (...call) => {
-    requireNetns(call[1].netns);
-    await checkNetwork(...call);
+  async (list, runtime, environment) => {
+    requireNetns(runtime.netns);
+    const record = readCached(environment.cacheDir, { ...runtime, network: list.name });
+    await checkNetwork(list, asRecorded(runtime, record), environment, record);
   },
   { find: findUsedNetwork },
 );
@@ -109,6 +110,16 @@ function runtimeFor(netns: string): Runtime {
     ifname: process.env.CNI_IFNAME ?? 'eth0',
     args: readArgs(process.env.CNI_ARGS ?? ''),
     capabilityArgs: readCapabilityArgs(process.env.CAP_ARGS ?? ''),
+  };
+}
+
+/** Takes from the record what the environment does not say, as the plugins check only what they are told of. */
+function asRecorded(runtime: Runtime, record: CachedAttachment | undefined): Runtime {
+  const { CNI_ARGS, CAP_ARGS } = process.env;
+  return {
+    ...runtime,
+    ...(record && CNI_ARGS === undefined && { args: record.args }),
+    ...(record && CAP_ARGS === undefined && { capabilityArgs: record.capabilityArgs }),
   };
 }
 
