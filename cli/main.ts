@@ -1,6 +1,7 @@
 /** `cni`, the operators' command. Each subcommand is a file beside this one. */
 
 import yargs, { type Argv } from 'yargs';
+import { errnoOf } from '../lib/file.ts';
 import type { Suite } from '../main.ts';
 import packageJson from '../package.json' with { type: 'json' };
 import { subcommands } from './commands.ts';
@@ -54,11 +55,7 @@ export function makeCommand(suite: Suite): Argv {
  */
 export async function main(args: readonly string[], suite: Suite): Promise<void> {
   setOwnPlugins(suite);
-  // Whoever reads the output may stop early, as "head" does.
-  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-    if (error.code !== 'EPIPE') throw error;
-    process.exit();
-  });
+  outliveReaders(args[0]);
   try {
     if (args[0] === completionOption) {
       const { complete } = await import('./completion.ts');
@@ -73,6 +70,21 @@ export async function main(args: readonly string[], suite: Suite): Promise<void>
     note(`${paintError('red', 'Error:')} ${describeError(error)}`);
     process.exitCode = exitCodeOf(error);
   }
+}
+
+/** Commands that only look, and print more the longer they run. */
+const printing = ['list', 'validate', 'explain'];
+
+/**
+ * Whoever reads the output may stop early, as "head" does: a command that changes the host must finish what
+ * it does all the same.
+ */
+function outliveReaders(command: string | undefined): void {
+  for (const stream of [process.stdout, process.stderr])
+    stream.on('error', (error) => {
+      if (errnoOf(error) !== 'EPIPE') throw error;
+      if (stream === process.stdout && printing.includes(`${command}`)) process.exit(ExitCode.Failure);
+    });
 }
 
 /** Commands that work on files alone, or find out themselves whether they have the permissions they need. */

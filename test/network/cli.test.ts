@@ -142,10 +142,10 @@ test('who is not root is told so, where it takes root', async (t) => {
 test('a reader that has seen enough ends the command without a word', async (t) => {
   const dir = directory(t);
   for (let i = 0; i < 2000; i++) writeFileSync(join(dir, `${i}.conflist`), '{');
-  const script = `${command} validate --no-host ${dir} | head -1`;
+  const script = `(${command} validate --no-host ${dir}; echo "exit $?" >&2) | head -1`;
   const { stdout, stderr } = await here.tryRun(['sh', '-c', script]);
   t.is(stdout.split('\n').length, 2);
-  t.is(stderr, '');
+  t.is(stderr, 'exit 1\n');
 });
 
 test('help and version are printed; a wrong command line exits with 2', async (t) => {
@@ -274,6 +274,32 @@ test('gc without a network removes the orphans of all of them', async (t) => {
   t.is(exit, 0, stdout + stderr);
   t.is(stdout.match(/^Removed /gm)?.length, 2);
   t.deepEqual(await orphans(), []);
+});
+
+test('gc does all that it should though nobody reads what it prints', async (t) => {
+  const { host, orphans } = await hostWith(t, sample('10-bridge.conflist'));
+  writeFileSync(host.file('/etc/cni/net.d/20-ptp.conflist'), JSON.stringify(sample('20-ptp.conflist')));
+  for (const closed of ['> /run/out', '2> /run/out']) {
+    for (const file of ['10-bridge.conflist', '20-ptp.conflist'])
+      await (await attach(host, sample(file))).pod.remove();
+    t.is((await orphans()).length, 2);
+    // A FIFO whose reader has gone.
+    const script = `rm -f /run/out; mkfifo /run/out; head -c 0 /run/out & ${command} gc --trace ${closed}; echo $?`;
+    t.is((await host.run(['sh', '-c', script], { env: { CNI_PATH: suites.ours } })).split('\n').at(-2), '0');
+    t.deepEqual(await orphans(), [], closed);
+  }
+});
+
+test('check looks at what the record says was published, unless it is told of something else', async (t) => {
+  const { host, run } = await hostWith(t, sample('10-bridge.conflist'));
+  const web = await host.addPod();
+  t.is((await run(['add', 'podnet', web.netns], port8080)).exit, 0);
+  t.is((await run(['check', 'podnet', web.netns])).exit, 0);
+  await host.run(['sh', '-c', 'iptables -t nat -F CNI-HOSTPORT-DNAT']);
+  const { exit, stderr } = await run(['check', 'podnet', web.netns]);
+  t.is(exit, 1);
+  t.regex(stderr, /^Error: Plugin "portmap" failed CHECK: .*8080|CNI-HOSTPORT-DNAT/m);
+  t.is((await run(['check', 'podnet', web.netns], { CAP_ARGS: '{}' })).exit, 0);
 });
 
 test('gc removes orphans of a network below 1.1.0, which has no GC, and leaves a living attachment alone', async (t) => {
