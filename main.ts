@@ -10,7 +10,7 @@ import { basename } from 'node:path';
 import { readEnvironment, readLaunch } from './launcher/launch.ts';
 import { formatError } from './lib/cni/error-object.ts';
 import type { Plugin } from './lib/cni/plugin.ts';
-import { runPlugin } from './lib/cni/runner.ts';
+import { type FindPlugin, runPlugin } from './lib/cni/runner.ts';
 import { readStdin, writeStdout } from './lib/cni/stdio.ts';
 
 /** What a file in plugins/ or ipam/ exports. */
@@ -57,11 +57,15 @@ export async function main(plugins: PluginTable): Promise<number> {
     readStdin,
     print: writeStdout,
   };
-  return await runPlugin(plugin, caller, (delegate) =>
+  return await runPlugin(plugin, caller, finderIn(plugins));
+}
+
+/** What finds a delegate among plugins. */
+export function finderIn(plugins: PluginTable): FindPlugin {
+  return (name) =>
     plugins
-      .get(delegate)?.()
-      .then((module) => module.plugin),
-  );
+      .get(name)?.()
+      .then(({ plugin }) => plugin);
 }
 
 /** A defect of ours must reach the runtime as any other CNI error does. */

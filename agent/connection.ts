@@ -5,7 +5,7 @@ import type { CallObserver } from '../lib/cni/record.ts';
 import { runPlugin } from '../lib/cni/runner.ts';
 import { ErrorCode } from '../lib/errors.ts';
 import type { Sharing } from '../lib/kernel/sharing.ts';
-import type { PluginTable } from '../main.ts';
+import { finderIn, type PluginTable } from '../main.ts';
 import { refuseMore } from './peer.ts';
 import {
   accepted,
@@ -118,10 +118,6 @@ async function run(
   // While the call waited for its turn, the runtime may have given up, and done something else since.
   if (changes.gone.aborted) return undefined;
   const { plugin } = await plugins.get(offer.name)!();
-  const find = (name: string) =>
-    plugins
-      .get(name)?.()
-      .then((module) => module.plugin);
   let isAnswered = false;
   let code: number | undefined;
   const reply = (text: string, exit: number) => {
@@ -151,7 +147,7 @@ async function run(
       }
     },
   };
-  const exit = await runPlugin(plugin, caller, find);
+  const exit = await runPlugin(plugin, caller, finderIn(plugins));
   if (!isAnswered) reply('', exit);
   return code;
 }

@@ -22,7 +22,7 @@ const maxFds = readMaxFds();
 /** How long a client may be silent, in milliseconds. */
 const patienceMs = 10_000;
 
-/** How many clients there may be at once: anybody on the host can connect, and calls need descriptors, too. */
+/** How many clients there may be at once: anybody on the host can connect, and calls need descriptors. */
 const maxConnections = 16;
 
 /** A server of metrics. */

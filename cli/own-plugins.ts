@@ -11,7 +11,7 @@ import { runPlugin } from '../lib/cni/runner.ts';
 import { ErrorCode } from '../lib/errors.ts';
 import { groupCommits } from '../lib/group-commit.ts';
 import type { Once } from '../lib/kernel/sharing.ts';
-import type { PluginTable, Suite } from '../main.ts';
+import { finderIn, type PluginTable, type Suite } from '../main.ts';
 import { type Execute, NoAnswerError } from './libcni/chain.ts';
 
 /** How long a plugin may take to answer, in milliseconds. CHECK of a whole chain takes about ten. */
@@ -60,11 +60,7 @@ export function lookingPlugins(once: Once): Execute {
           answer = text;
         },
       };
-      const call = runPlugin(plugin, caller, (delegate) =>
-        ownPlugins
-          .get(delegate)?.()
-          .then((one) => one.plugin),
-      );
+      const call = runPlugin(plugin, caller, finderIn(ownPlugins));
       const code = await Promise.race([call, aborted(signal)]);
       if (code !== 0) throw readError(file, answer, `exit code ${code}`);
       return answer;

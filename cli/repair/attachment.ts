@@ -5,10 +5,9 @@ import { attachmentKey } from '../../lib/attachment.ts';
 import type { CallContext } from '../../lib/cni/call.ts';
 import { findPlugin, isSameProgram } from '../../lib/cni/delegate.ts';
 import { OutdatedError, type RepairOutcome, repairPlugin } from '../../lib/cni/repair.ts';
-import type { FindPlugin } from '../../lib/cni/runner.ts';
 import type { Sharing } from '../../lib/kernel/sharing.ts';
 import { pluginConfig, recordedResult } from '../../lib/networks/plugin-config.ts';
-import type { Suite } from '../../main.ts';
+import { finderIn, type Suite } from '../../main.ts';
 import { describeError } from '../errors.ts';
 import type { HostAttachment, Inventory } from '../inventory.ts';
 import type { CachedAttachment } from '../libcni/cache.ts';
@@ -100,7 +99,7 @@ async function repairAttachment(
       }
       const result = recordedResult(record.result, network);
       const stdin = pluginConfig(network, { type, config, capabilities }, record, result);
-      const find = finderIn(options.suite);
+      const find = finderIn(options.suite.plugins);
       const done = await repairPlugin(plugin, contextOf(record, stdin, options), find, mode);
       restored.push(...done.restored.map((what) => `${type}: ${what}`));
       missing.push(...done.missing.map((what) => `${type}: ${what}`));
@@ -119,14 +118,7 @@ async function repairAttachment(
 /** The plugin that CNI_PATH leads to, if it is of this suite. @throws CniError when there is none. */
 async function ownPlugin(type: string, { suite, program, environment }: RepairOptions) {
   const file = findPlugin(type, environment.path);
-  return isSameProgram(file, program) ? await finderIn(suite)(type) : undefined;
-}
-
-function finderIn({ plugins }: Suite): FindPlugin {
-  return (name) =>
-    plugins
-      .get(name)?.()
-      .then(({ plugin }) => plugin);
+  return isSameProgram(file, program) ? await finderIn(suite.plugins)(type) : undefined;
 }
 
 /** The context of an ADD, as a repair does a part of ADD. */
