@@ -96,9 +96,9 @@ export function agent(suite: Suite): Subcommand<AgentArguments> {
           if (metrics && 'path' in metrics && metrics.path === socket)
             throw usageError('--metrics and --socket name the same path. Give two');
           if (repair && idleTimeout > 0)
-            throw usageError('--repair takes an agent that stays. Leave out --idle-timeout');
+            throw usageError('--repair needs an agent that keeps running. Leave out --idle-timeout');
           if (overlay !== undefined && idleTimeout > 0)
-            throw usageError('--overlay takes an agent that stays. Leave out --idle-timeout');
+            throw usageError('--overlay needs an agent that keeps running. Leave out --idle-timeout');
           return true;
         }, false)
         .example('$0 agent', 'Serve until SIGTERM')

@@ -60,7 +60,7 @@ export class NodeTable {
       this.nodes.set(kv.key, { kv, node });
     } catch (error) {
       const key = JSON.stringify(kv.key.slice(0, 200));
-      this.warn(`Key ${key} of etcd is no node and is ignored: ${(error as Error).message}`);
+      this.warn(`Key ${key} of etcd is not a node's, and is ignored: ${(error as Error).message}`);
     }
   }
 

@@ -69,7 +69,7 @@ export function parseNode(name: string, value: string): Node {
   } catch {
     throw new Error('its value is not JSON');
   }
-  if (!isObject(data)) throw new Error('its value is not an object of JSON');
+  if (!isObject(data)) throw new Error('its value is not a JSON object');
   const addressOf = (key: string, family: Family) => {
     const text = data[key] ?? '';
     const address = typeof text === 'string' ? Address.tryParse(text) : undefined;

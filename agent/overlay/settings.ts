@@ -63,7 +63,7 @@ export function readOverlaySettings(file: string): OverlaySettings {
 }
 
 function decodeSettings(value: unknown): OverlaySettings {
-  if (!isObject(value)) throw new Error('They are not an object of JSON');
+  if (!isObject(value)) throw new Error('They are not a JSON object');
   const known = Object.keys(settings.shape);
   const unknown = Object.keys(value).find((key) => !known.includes(key));
   if (unknown !== undefined)

@@ -58,7 +58,7 @@ export function findUplink(socket: RouteSocket, settings: OverlaySettings, forme
 
 function lost({ link }: Uplink, how: string): UplinkError {
   return new UplinkError(
-    `Interface "${link.name}", by which this node reaches the others, ${how}. Make it anew with its addresses, or restart the agent for another one. It is looked for again`,
+    `Interface "${link.name}", by which this node reaches the others, ${how}. Create it again with its addresses, or restart the agent to use another one. The agent keeps looking for it`,
   );
 }
 

@@ -122,13 +122,13 @@ class Tunnel {
     const local = uplink.local[this.family];
     if (!local)
       throw new Error(
-        `Interface "${uplink.link.name}" has no IPv${this.family} address, which a network of that family takes. Give it one, or set "iface"`,
+        `Interface "${uplink.link.name}" has no IPv${this.family} address, which a network of that family needs. Give it one, or set "iface"`,
       );
     const { vni, port, learning, gbp } = config.backend;
     const wanted: Vxlan = { vni, parent: uplink.link.index, local, port, learning, gbp };
     let link = getLink(socket, this.name);
     if (link && !isSame(vxlanSettings(link), wanted)) {
-      warn(`Interface "${this.name}" has other settings than the network. It is made anew`);
+      warn(`Interface "${this.name}" has other settings than the network. It is created again`);
       socket.execute(deleteLink(link.index, this.name));
       link = undefined;
     }

@@ -118,7 +118,7 @@ function groupOf(plugin: string, network: string): string {
   return `${plugin}/${network}`;
 }
 
-/** Tries again for as long as programs may run. @returns whether it has come true. */
+/** Tries again for as long as programs may run. @returns whether they have ended in time. */
 async function isOverInTime(isOver: () => boolean): Promise<boolean> {
   for (const end = performance.now() + longestWait; !isOver(); await sleep(pause))
     if (performance.now() > end) return false;

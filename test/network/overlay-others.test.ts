@@ -180,7 +180,7 @@ test('keys that are no nodes are left out, and so is what the kernel refuses', a
   await until('its node has left', async () => /10\.244\.15\.0-25 of .* has left/.test(node.log));
   t.deepEqual(await node.routedTo(), ['10.244.13.0/24', other.subnet].sort());
   for (const name of Object.keys(odd))
-    t.true(node.log.includes(`subnets/${name}" of etcd is no node and is ignored`), name);
+    t.true(node.log.includes(`subnets/${name}" of etcd is not a node's, and is ignored`), name);
   t.regex(node.log, /Cannot replace route to 10\.244\.12\.0\/24 via 203\.0\.113\.1: .*ENETUNREACH/);
   t.regex(node.log, /10\.244\.10\.0-24 is left out: it has backend "vxlan" and address 192\.0\.2\.50/);
   t.regex(node.log, /10\.244\.11\.0-24 is left out: it has backend "" and address none/);
@@ -380,7 +380,7 @@ test('settings and networks that are not possible', async (t) => {
     host.tryRun([join(binDir, 'cni'), 'agent', '--overlay', file, ...more]);
   for (const [text, pattern] of [
     ['{', /Cannot read the settings of the overlay in "\/etc\/cni\/overlay.json"/],
-    ['[]', /not an object/],
+    ['[]', /not a JSON object/],
     ['{"ipMasq": true}', /"ipMasq" is not one of them, which are etcd-endpoints, .*ip-masq/],
     ['{"ip-masq": "yes"}', /"ip-masq" is "yes", but it must be true or false/],
     ['{"etcd-endpoints": "ftp://x"}', /"etcd-endpoints" names "ftp:\/\/x"/],
@@ -398,7 +398,7 @@ test('settings and networks that are not possible', async (t) => {
   t.regex((await start('/none')).stderr, /Cannot read the settings of the overlay in "\/none"/);
   const idle = await start('/none', '--idle-timeout', '5');
   t.is(idle.exit, 2);
-  t.regex(idle.stderr, /--overlay takes an agent that stays/);
+  t.regex(idle.stderr, /--overlay needs an agent that keeps running/);
 
   const wire = await Wire.make(t, { Network: '10.244.0.0/16' });
   const node = await wire.addNode(1);

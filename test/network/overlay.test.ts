@@ -235,7 +235,7 @@ test('a node whose uplink is away stays with it, though another interface has a 
   await a.host.run(['ip', 'route', 'add', 'default', 'via', '198.51.100.2', 'metric', '500']);
   const before = [await wire.subnets(), await wire.leaseOf(a.key)];
   await wire.replug(a.host, 1, async () => {
-    await until('it notices', async () => /"eth0".* is gone.* It is looked for again/.test(a.log));
+    await until('it notices', async () => /"eth0".* is gone.* The agent keeps looking for it/.test(a.log));
     // Longer than it takes to find another one.
     await sleep(2500);
   });
@@ -285,7 +285,7 @@ test('an address that the settings name is waited for', async (t) => {
   await a.host.run(['ip', 'address', 'del', '192.0.2.1/24', 'dev', 'eth0']);
   await a.host.run(['ip', 'address', 'add', '192.0.2.11/24', 'dev', 'eth0']);
   await until('it notices', async () =>
-    /"eth0".* has lost its IPv4 address.* It is looked for again/.test(a.log),
+    /"eth0".* has lost its IPv4 address.* The agent keeps looking for it/.test(a.log),
   );
   await a.host.run(['ip', 'address', 'add', '192.0.2.1/24', 'dev', 'eth0']);
   await until('it is in touch again', async () => /in touch.*in touch/s.test(a.log));

@@ -79,7 +79,7 @@ test('an agent that repairs says so when nothing tells of reloads, and stays', a
   const { host } = await operatorOf(t, plugins);
   const refused = await host.tryRun([command, 'agent', '--repair', '--idle-timeout', '5']);
   t.is(refused.exit, 2);
-  t.regex(refused.stderr, /--repair takes an agent that stays\. Leave out --idle-timeout/);
+  t.regex(refused.stderr, /--repair needs an agent that keeps running\. Leave out --idle-timeout/);
   for (const [option, value, said] of [
     ['idle-timeout', '2592000', 'is 2592000'],
     ['idle-timeout', '10m', 'is no number'],
