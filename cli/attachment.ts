@@ -113,7 +113,7 @@ function runtimeFor(netns: string): Runtime {
   };
 }
 
-/** Takes from the record what the environment does not say, as the plugins check only what they are told of. */
+/** Takes from the record what the environment does not say: the plugins check only what they are told of. */
 function asRecorded(runtime: Runtime, record: CachedAttachment | undefined): Runtime {
   const { CNI_ARGS, CAP_ARGS } = process.env;
   return {
