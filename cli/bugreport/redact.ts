@@ -93,7 +93,7 @@ export function redactText(text: string): string {
 /** A line of YAML that begins a block of text, as in "token: |": what precedes the key, and the key. */
 const blockStart = /^(\s*(?:-\s+)*)(["']?)([\w.-]+)\2\s*:\s+(?:[!&]\S+\s+)*[|>][-+\d]*\s*(?:#.*)?$/;
 
-/** Removes YAML's blocks of text that are named like secrets: all lines that are indented more than the key. */
+/** Removes YAML's blocks of text that are named like secrets: all lines indented more than the key. */
 function withoutBlocks(text: string): string {
   /** Indentation of the key whose block is left out. */
   let depth = Number.POSITIVE_INFINITY;

@@ -13,7 +13,7 @@ import type { NetworkList } from '../libcni/conflist.ts';
 import { count } from '../terminal.ts';
 import type { HostAttachment } from './attachment.ts';
 
-/** The kernel removes the interfaces of a namespace some time after the namespace: how often to look again. */
+/** The kernel removes the interfaces of a namespace some time after it: how often to look again. */
 const settlingTries = 10;
 const settlingMs = 100;
 
