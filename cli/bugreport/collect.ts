@@ -59,25 +59,35 @@ const programsOfPod = [
 ];
 
 /** Looks at the host. The entry of what cannot be obtained says why. Secrets are left out. */
-export async function collect({ programs, running, inventory }: Context): Promise<Entry[]> {
+export async function collect(context: Context): Promise<Entry[]> {
+  const { programs } = context;
   const entries: Entry[] = [];
   for (const [name, argv] of Object.entries(programsOfHost))
     entries.push({ name, data: redactText(await outputOf(programs, argv)) });
   for (const file of filesOfHost)
     entries.push({ name: `host/${file.split('/').at(-1)}.txt`, data: contentOf(file) });
-  const { attachments, ranges, problems } = inventory;
-  entries.push({
-    name: 'attachments.json',
-    data: json({ attachments, ranges: ranges.map(printedRange), problems }),
-  });
+  entries.push({ name: 'attachments.json', data: await jsonOf(() => attachmentsOf(context)) });
   entries.push(...configurations(), recordsOf(), hostLocalFiles());
-  for (const [i, { attachment, name }] of running.entries()) {
+  for (const [i, { attachment, name }] of runningOf(context).entries()) {
     const title = `pods/${String(i + 1).padStart(3, '0')}-${name.replaceAll(/[^\w.-]/g, '_').slice(0, 60)}.txt`;
     const heading = `${attachment.network} ${attachment.containerId} ${attachment.ifname} ${attachment.netns}\n`;
     entries.push({ name: title, data: heading + redactText(await podOutput(programs, attachment.netns)) });
   }
-  entries.push({ name: 'agent.json', data: await agentStatus() });
+  entries.push({ name: 'agent.json', data: await jsonOf(() => askStatus(defaultSocket)) });
   return entries;
+}
+
+function attachmentsOf({ inventory: { attachments, ranges, problems } }: Context): object {
+  return { attachments, ranges: ranges.map(printedRange), problems };
+}
+
+/** None if they are unknown, which the entry of the attachments explains. */
+function runningOf(context: Context): Context['running'] {
+  try {
+    return context.running;
+  } catch {
+    return [];
+  }
 }
 
 async function outputOf(programs: Programs, [program = '', ...args]: readonly string[]): Promise<string> {
@@ -151,9 +161,9 @@ function hostLocalFiles(): Entry {
   return { name: 'host-local.json', data: json(Object.fromEntries(files)) };
 }
 
-async function agentStatus(): Promise<string> {
+async function jsonOf(look: () => unknown): Promise<string> {
   try {
-    return json(await askStatus(defaultSocket));
+    return json(await look());
   } catch (error) {
     return json({ error: (error as Error).message });
   }

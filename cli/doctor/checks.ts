@@ -46,18 +46,21 @@ export interface CheckResult {
 /** Runs every check, one after the other. Nothing is changed. */
 export async function runChecks(context: Context): Promise<CheckResult[]> {
   const results: CheckResult[] = [];
+  const told = new Set<unknown>();
   for (const { id, title, run } of checks) {
     try {
       results.push({ id, title, ...(await run(context)) });
     } catch (error) {
       const message = `This could not be looked at: ${(error as Error).message}`;
+      const severity = told.has(error) ? 'info' : 'error';
+      told.add(error);
       const cause = 'A program or the kernel refused to tell';
       const fix = 'Fix what the message names, and look again';
       results.push({
         id,
         title,
         seen: '',
-        findings: [{ severity: 'error', subject: title, message, cause, fix }],
+        findings: [{ severity, subject: title, message, cause, fix }],
       });
     }
   }

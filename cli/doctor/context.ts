@@ -3,8 +3,10 @@
 import type { Family } from '../../lib/ip.ts';
 import type { Link } from '../../lib/kernel/link.ts';
 import { Programs } from '../../lib/kernel/programs.ts';
+import { seenLinks } from '../../lib/kernel/seen-links.ts';
 import { lookOnce, type Once } from '../../lib/kernel/sharing.ts';
 import type { Suite } from '../../main.ts';
+import { CommandError } from '../errors.ts';
 import { type RunningAttachment, runningAttachments, uplinksOf } from '../inventory/running.ts';
 import { type Inventory, takeInventory } from '../inventory.ts';
 import type { Environment } from '../libcni/chain.ts';
@@ -14,7 +16,7 @@ import { type CheckedFile, checkFile } from '../validate/file.ts';
 import { checkNetworks } from '../validate/networks.ts';
 import { type SavedRules, savedRules } from './iptables.ts';
 
-/** The host, as the checks see it. */
+/** The host, as the checks see it. What could not be looked at throws the error whenever it is asked for. */
 export interface Context {
   readonly suite: Suite;
   readonly environment: Environment;
@@ -31,13 +33,16 @@ export interface Context {
   readonly uplinks: ReadonlyMap<Family, readonly Link[]>;
 }
 
-/** Looks at the host. Nothing is changed. */
+/**
+ * Looks at the host. Nothing is changed.
+ * @throws CommandError when this process cannot see the network namespaces of the host's containers.
+ */
 export async function lookAround(suite: Suite): Promise<Context> {
   const programs = new Programs({});
   const once = lookOnce();
   const [inventory, rules] = await Promise.all([
-    takeInventory(configDir(), cacheDir(), once),
-    savedRules(programs),
+    attempt(takeInventory(configDir(), cacheDir(), once)),
+    attempt(savedRules(programs)),
   ]);
   const own = environment();
   return {
@@ -45,12 +50,34 @@ export async function lookAround(suite: Suite): Promise<Context> {
     environment: own,
     programs,
     once,
-    inventory,
-    running: runningAttachments(inventory),
-    rules,
+    get inventory() {
+      return inventory();
+    },
+    get running() {
+      return once('running attachments', () => runningAttachments(inventory()));
+    },
+    get rules() {
+      return rules();
+    },
     files: await checkFiles(suite, own.path),
-    uplinks: new Map(([4, 6] as const).map((family) => [family, uplinksOf(family, inventory.links)])),
+    get uplinks() {
+      const { all } = seenLinks(once);
+      return new Map(([4, 6] as const).map((family) => [family, uplinksOf(family, all)]));
+    },
   };
+}
+
+/** The outcome of a look at the host, for those who need it: one thing out of reach must not hide the rest. */
+async function attempt<T>(look: Promise<T>): Promise<() => T> {
+  try {
+    const seen = await look;
+    return () => seen;
+  } catch (error) {
+    if (error instanceof CommandError) throw error;
+    return () => {
+      throw error;
+    };
+  }
 }
 
 async function checkFiles(suite: Suite, hostPath: readonly string[]): Promise<CheckedFile[]> {

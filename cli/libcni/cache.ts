@@ -6,6 +6,7 @@
 import { lstatSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { makeDirectory } from '../../lib/directory.ts';
+import { fileError } from '../../lib/file.ts';
 import {
   type CachedAttachment,
   CacheError,
@@ -31,14 +32,14 @@ export interface CacheEntry {
   readonly error?: Error;
 }
 
-/** Every file of the cache. */
+/** Every file of the cache. @throws CniError when the directory cannot be read. */
 export function listCache(cacheDir: string): CacheEntry[] {
   const directory = join(cacheDir, 'results');
   let names: string[];
   try {
     names = listStateFiles(directory);
   } catch (error) {
-    throw new Error(`Cannot read the result cache "${directory}"`, { cause: error });
+    throw fileError('read the result cache', directory, error);
   }
   return names
     .filter((name) => !name.startsWith('.'))

@@ -85,6 +85,28 @@ test('the archive has what is known of the host, without secrets, for root alone
   t.notRegex(read('host/sysctl.txt'), /stable_secret = (?!"REDACTED")/);
 });
 
+test('a result cache that is out of reach hides nothing else from bugreport and doctor', async (t) => {
+  const on = await makeOperator(t, [network]);
+  await on.attach('net');
+  await on.sh('rm -r /var/lib/cni/results; ln -s /nowhere /var/lib/cni/results; mkdir /run/out');
+  const said =
+    /Cannot read the result cache "\/var\/lib\/cni\/results"\. It or a part of its path is not a directory/;
+  const { exit, stderr } = await on.tryCni(['bugreport', '--file', '/run/out/report.tar.gz']);
+  t.is(exit, 0, stderr);
+  await on.sh('cd /run/out && tar xzf report.tar.gz --strip-components=1');
+  const read = (name: string) => readFileSync(on.host.file(`/run/out/${name}`), 'utf8');
+  t.regex((JSON.parse(read('attachments.json')) as { error: string }).error, said);
+  t.regex(read('host/addresses.txt'), /veth/);
+  t.regex(read('host-local.json'), /10\.5\.0\.2/);
+  const { checks } = JSON.parse(read('doctor.json')) as {
+    checks: { id: string; findings: { severity: string; message: string }[] }[];
+  };
+  const errors = checks.flatMap(({ findings }) => findings).filter(({ severity }) => severity === 'error');
+  t.is(errors.filter(({ message }) => said.test(message)).length, 1);
+  t.true(checks.some(({ id, findings }) => id === 'conntrack' && findings.length === 0));
+  t.is((await on.tryCni(['doctor'])).exit, 1);
+});
+
 test('an archive that is there already is kept, and one that cannot be written is said', async (t) => {
   const on = await makeOperator(t, []);
   writeFileSync(on.host.file('/run/mine.tar.gz'), 'mine');
