@@ -6,7 +6,13 @@ import { CommandError, describeError, ExitCode } from './errors.ts';
 import { collectNode } from './gc/node.ts';
 import { givenName, type HostAttachment, type Inventory, takeInventory } from './inventory.ts';
 import type { CachedAttachment } from './libcni/cache.ts';
-import { collectGarbage, deleteNetwork, type Environment, type Runtime } from './libcni/chain.ts';
+import {
+  collectGarbage,
+  deleteNetwork,
+  type Environment,
+  hasGarbageCollection,
+  type Runtime,
+} from './libcni/chain.ts';
 import { type NetworkList, networkFromCache } from './libcni/conflist.ts';
 import { formatPorts } from './list/table.ts';
 import { configuredNetworks, findUsedNetwork, warnOfRemoved } from './networks.ts';
@@ -32,7 +38,11 @@ export const gc = (suite: Suite): Subcommand<GcArguments> => ({
         type: 'string',
         describe: 'Accepted for compatibility with cnitool, and ignored',
       })
-      .option('dry-run', { type: 'boolean', default: false, describe: 'Only tell what would be removed' })
+      .option('dry-run', {
+        type: 'boolean',
+        default: false,
+        describe: 'Only tell what would be removed; exit with 1 if anything would be',
+      })
       .option('all', {
         type: 'boolean',
         default: false,
@@ -123,6 +133,9 @@ async function collectNetwork(
   if (dryRun && !list.disableGC) {
     for (const one of stale) print(`Would remove ${describe(one)}`);
     print(`${count(stale.length, 'attachment')} would be removed, ${kept.length} kept.`);
+    if (isSearched && hasGarbageCollection(list))
+      print('The plugins would also search for what belongs to no attachment, and remove it.');
+    if (stale.length > 0) process.exitCode = ExitCode.Failure;
     return;
   }
   const outcome = list.disableGC

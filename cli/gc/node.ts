@@ -79,6 +79,7 @@ async function collectLeft(
   if (dryRun) {
     for (const one of left) print(`Would remove ${describe(one)}`);
     print(`${name}: ${count(left.length, 'attachment')} of node "${node}" would be removed.`);
+    if (left.length > 0) process.exitCode = ExitCode.Failure;
     return;
   }
   let removed = 0;

@@ -198,6 +198,11 @@ export async function statusOfNetwork(list: NetworkList, environment: Environmen
     await run('STATUS', plugin.type, pluginConfig(list, plugin), nobody, environment);
 }
 
+/** Whether the plugins of a network can search for what is left of attachments. */
+export function hasGarbageCollection({ cniVersion }: NetworkList): boolean {
+  return atLeast(cniVersion || '0.1.0', '1.1.0');
+}
+
 /**
  * Has each plugin search for what is left of attachments, where the version has GC.
  * @param valid the attachments to keep.
@@ -208,7 +213,7 @@ export async function collectGarbage(
   valid: readonly AttachmentId[],
   environment: Environment,
 ): Promise<Error[]> {
-  if (!atLeast(list.cniVersion || '0.1.0', '1.1.0')) return [];
+  if (!hasGarbageCollection(list)) return [];
   const failures: Error[] = [];
   const keep = valid.map(({ containerId, ifname }) => ({ containerID: containerId, ifname }));
   // The second key is the name in the specification's first edition.

@@ -227,6 +227,8 @@ test('list and draw show attachments and orphans; gc removes the orphans', async
 
   const dry = await run(['gc', 'podnet', '--dry-run']);
   t.regex(dry.stdout, /Would remove .*10\.88\.0\.3[\s\S]*2 attachments would be removed, 1 kept/);
+  t.regex(dry.stdout, /^The plugins would also search for what belongs to no attachment/m);
+  t.is(dry.exit, 1);
   t.is((await listed()).attachments.length, 3, 'nothing was removed');
   const collected = await run(['gc', 'podnet']);
   t.is(collected.exit, 0, collected.stderr);
@@ -380,7 +382,7 @@ test('gc --all --dry-run tells what would be removed, the living too, and remove
   });
   const before = await snapshot(host);
   const dry = await run(['gc', 'podnet', '--all', '--dry-run']);
-  t.is(dry.exit, 0, dry.stderr);
+  t.is(dry.exit, 1, dry.stderr);
   t.regex(dry.stdout, /2 attachments would be removed, 0 kept/);
   t.deepEqual(await snapshot(host), before);
   t.is((await run(['check', 'podnet', alive.netns], port8080)).exit, 0);
