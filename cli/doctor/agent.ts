@@ -1,11 +1,13 @@
 /** Whether the agent, if there is one, answers and is of the installed build. */
 
 import { existsSync } from 'node:fs';
+import { join } from 'node:path';
 import { defaultSocket } from '../../agent/agent.ts';
 import { privatePrefix } from '../../launcher/launch.ts';
 import { namesIn } from '../../lib/directory.ts';
 import { askStatus } from '../agent-status.ts';
 import { CommandError } from '../errors.ts';
+import { privateDirectoryOf } from '../install/identity.ts';
 import type { Check } from './check.ts';
 
 export const agentState: Check = {
@@ -31,9 +33,8 @@ export const agentState: Check = {
   },
 };
 
-/** Digests of the builds in a directory of plugins. */
+/** Digests of the builds that the plugins in a directory start: an earlier installation may be kept. */
 function buildsIn(directory: string): string[] {
-  return namesIn(directory)
-    .filter((name) => name.startsWith(privatePrefix))
-    .map((name) => name.slice(privatePrefix.length));
+  const used = namesIn(directory).flatMap((name) => privateDirectoryOf(join(directory, name)) ?? []);
+  return [...new Set(used)].map((name) => name.slice(privatePrefix.length));
 }

@@ -94,6 +94,16 @@ test('an agent that has left its socket', async (t) => {
   );
 });
 
+test('an agent of a build that is kept, but that no plugin starts any more', async (t) => {
+  const { on } = await scene(t);
+  const [own] = (await on.sh(`ls -A ${suites.ours}`)).match(/^\.cni-plugins-.*$/m)!;
+  const other = own.replace(/[0-9a-f]+$/, (digest) => '0'.repeat(digest.length));
+  await on.sh(`mkdir -p /run/bin/${own}; sed s/${own}/${other}/g ${suites.ours}/bridge > /run/bin/bridge`);
+  const { found } = await examine(on, [], { CNI_PATH: '/run/bin' });
+  const [agent] = found.filter(({ rule }) => rule === 'agent');
+  t.regex(agent?.message ?? '', /^The agent is of build [0-9a-f]+, and 0+ is installed/);
+});
+
 test('a configuration that cannot be used, and a plugin that its kernel or host lacks something for', async (t) => {
   const { on } = await scene(t);
   writeFileSync(on.host.file('/etc/cni/net.d/90-torn.conflist'), '{"name":');
