@@ -1,7 +1,7 @@
 /** What is tried for one attachment. */
 
 import { Address } from '../../lib/ip.ts';
-import { listLinks } from '../../lib/kernel/link.ts';
+import { getLink } from '../../lib/kernel/link.ts';
 import type { Netns } from '../../lib/kernel/netns.ts';
 import { listRoutes, lookUpRoute } from '../../lib/kernel/route.ts';
 import { openRouteSocket } from '../../lib/kernel/route-socket.ts';
@@ -65,7 +65,7 @@ export class AttachmentProbe {
     this.station = station;
     this.around = around;
     using socket = openRouteSocket(netns);
-    this.mtu = listLinks(socket).find(({ name }) => name === one.attachment.ifname)?.mtu ?? 0;
+    this.mtu = getLink(socket, one.attachment.ifname)?.mtu ?? 0;
     this.netns = netns;
     this.nextHops = listRoutes(socket).flatMap(({ gw }) => (gw ? [`${gw}`] : []));
   }
@@ -102,7 +102,7 @@ export class AttachmentProbe {
     });
     for (const address of partner.one.attachment.ips.filter((ip) => this.speaks(ip))) {
       const to = `${partner.one.name} ${address}`;
-      if (!port.ok) this.skip('other pod', to, `it cannot be listened there: ${port.detail}`);
+      if (!port.ok) this.skip('other pod', to, `the probe cannot listen there: ${port.detail}`);
       else await this.connect(this.station, 'other pod', to, address, Number(port.detail));
       await this.wholePackets(address, to);
     }
@@ -129,8 +129,11 @@ export class AttachmentProbe {
       port: 0,
       greeting: this.greeting,
     });
-    for (const address of own)
-      await this.connect(host, 'pod', `${this.one.name} ${address}`, address, Number(port.detail), 'host');
+    for (const address of own) {
+      const to = `${this.one.name} ${address}`;
+      if (!port.ok) this.skip('pod', to, `the probe cannot listen there: ${port.detail}`, 'host');
+      else await this.connect(host, 'pod', to, address, Number(port.detail), 'host');
+    }
   }
 
   /** Tries a published port from outside, from the host, and from the pod itself. */

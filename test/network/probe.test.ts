@@ -189,6 +189,18 @@ test('a port that nothing outside can be put up to reach it from is not tried fr
   t.true(of(probes, 'ok').includes('outside port 8080/tcp [fd00:2::1]:8080'));
 });
 
+test('a connection to a pod in which the probe cannot listen is not tried', async (t) => {
+  const on = await makeOperator(t, [pointToPoint]);
+  const pod = await on.attach('p2p');
+  await pod.run(['sh', '-c', 'echo 40000 40000 > /proc/sys/net/ipv4/ip_local_port_range']);
+  await serve(t, pod, 'tcp', 40000, 'app');
+  const { stdout } = await on.tryCni(['probe', '-o', 'json', 'p2p']);
+  const { probes } = JSON.parse(stdout) as { probes: Outcome[] };
+  const toPod = probes.find(({ from, probe }) => from === 'host' && probe === 'pod');
+  t.is(toPod?.state, 'untried');
+  t.regex(toPod?.detail ?? '', /^the probe cannot listen there: /);
+});
+
 test('pods that the network keeps apart are not tried against one another', async (t) => {
   const [bridge] = portNet().plugins;
   const on = await makeOperator(t, [alone('net', { ...bridge!, portIsolation: true })]);
