@@ -2,7 +2,7 @@
 
 import { depthVariable } from '../lib/cni/call.ts';
 import { parseResult, type Result } from '../lib/cni/result.ts';
-import { listLinks } from '../lib/kernel/link.ts';
+import { getLink, listLinks } from '../lib/kernel/link.ts';
 import type { RouteSocket } from '../lib/kernel/route-socket.ts';
 import { openSandbox, openSandboxIfPresent, type Sandbox } from '../lib/kernel/sandbox.ts';
 import { settleDefaultRoutes } from '../lib/networks/default-route.ts';
@@ -208,10 +208,7 @@ function interfacesOf(netns: string, networks: readonly SavedDelegate[]): Set<st
 /** Whether a pod has the interface of a network; false if the pod's namespace is gone. */
 function hasInterface({ netns, ifname }: SavedDelegate): boolean {
   const sandbox = openSandboxIfPresent(netns);
-  return (
-    sandbox !== undefined &&
-    within(sandbox, (socket) => listLinks(socket).some(({ name }) => name === ifname))
-  );
+  return sandbox !== undefined && within(sandbox, (socket) => getLink(socket, ifname) !== undefined);
 }
 
 /** "net1", or the first number after it that is free. */

@@ -17,7 +17,7 @@ export const conntrack: Check = {
     if (Number.isNaN(used) || Number.isNaN(max) || max === 0)
       return { findings: [], seen: 'the kernel tracks no connections, or without a limit' };
     const share = used / max;
-    const seen = `${used} of ${max} entries are taken`;
+    const seen = `${used} of ${max} entries in use`;
     if (share < filling) return { findings: [], seen };
     return {
       seen,

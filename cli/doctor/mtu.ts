@@ -1,6 +1,6 @@
 /** Whether the largest packets that a pod may send fit through every link on their way. */
 
-import { type Link, listLinks } from '../../lib/kernel/link.ts';
+import { getLink, type Link } from '../../lib/kernel/link.ts';
 import { Netns } from '../../lib/kernel/netns.ts';
 import { openRouteSocket } from '../../lib/kernel/route-socket.ts';
 import { hasFamily, isRouted, type RunningAttachment } from '../inventory/running.ts';
@@ -37,7 +37,7 @@ function wireOf(one: RunningAttachment, { inventory: { links } }: Context): Wire
   using netns = Netns.openIfPresent(one.attachment.netns);
   if (!netns) return undefined;
   using socket = openRouteSocket(netns);
-  const inside = listLinks(socket).find(({ name }) => name === one.attachment.ifname);
+  const inside = getLink(socket, one.attachment.ifname);
   if (!inside) return undefined; // CHECK reports it.
   const outside = links.find(
     ({ index, name, kind }) =>
@@ -76,7 +76,7 @@ function unequalPods(wires: readonly Wire[], { inventory: { links } }: Context):
       {
         severity: 'warning',
         subject: bridge.name,
-        message: `Pods on bridge "${bridge.name}" have an MTU of ${smallest}, but of ${describe(larger)}: larger packets between them are lost`,
+        message: `Pods on bridge "${bridge.name}" differ in MTU, ${smallest} bytes but ${describe(larger)}: larger packets between them are lost`,
         cause: 'The MTU of the network was changed while pods were attached',
         fix: shrink(larger, smallest),
       },

@@ -51,7 +51,7 @@ export function composeNetwork(options: NetworkOptions, use: HostUse): object {
   if (!isOnHost && options.subnet.length === 0)
     for (const [option, why] of Object.entries({
       internal: 'which gives pods a default route',
-      ipv6: 'which gives addresses of IPv4 alone',
+      ipv6: 'which gives only IPv4 addresses',
     }))
       if (options[option as 'internal' | 'ipv6'])
         throw usage(

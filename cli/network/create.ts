@@ -60,7 +60,7 @@ export function create(suite: Suite): Subcommand<CreateArguments> {
           default: [] as string[],
           describe: 'Part of a subnet to give away, as 10.1.0.128/25 or 10.1.0.10-10.1.0.99',
         })
-        .option('ipv6', { type: 'boolean', default: false, describe: 'Addresses of IPv6 as well' })
+        .option('ipv6', { type: 'boolean', default: false, describe: 'IPv6 addresses as well' })
         .option('parent', {
           alias: 'p',
           type: 'string',

@@ -224,7 +224,7 @@ test('what cannot work is refused, and nothing is written', async (t) => {
     [2, /--vlan is no number/, 'x', '--vlan', 'ten'],
     [2, /--vlan is given twice/, 'x', '--vlan', '5', '--vlan', '6'],
     [2, /DHCP, which gives pods a default route/, 'x', '-d', 'macvlan', '-p', 'up0', '--internal'],
-    [2, /DHCP, which gives addresses of IPv4 alone/, 'x', '-d', 'ipvlan', '-p', 'up0', '--ipv6'],
+    [2, /DHCP, which gives only IPv4 addresses/, 'x', '-d', 'ipvlan', '-p', 'up0', '--ipv6'],
     [2, /--ports is for bridge and ptp/, 'x', '-d', 'macvlan', '-p', 'up0', '--ports'],
     [2, /--internal and --ports exclude/, 'x', '--internal', '--ports'],
     [
