@@ -6,14 +6,8 @@ import { CommandError, describeError, ExitCode } from './errors.ts';
 import { collectNode } from './gc/node.ts';
 import { givenName, type HostAttachment, type Inventory, takeInventory } from './inventory.ts';
 import type { CachedAttachment } from './libcni/cache.ts';
-import {
-  collectGarbage,
-  deleteNetwork,
-  type Environment,
-  hasGarbageCollection,
-  type Runtime,
-} from './libcni/chain.ts';
-import { type NetworkList, networkFromCache } from './libcni/conflist.ts';
+import { collectGarbage, deleteNetwork, type Environment, type Runtime } from './libcni/chain.ts';
+import { hasGarbageCollection, type NetworkList, networkFromCache } from './libcni/conflist.ts';
 import { formatPorts } from './list/table.ts';
 import { configuredNetworks, findUsedNetwork, warnOfRemoved } from './networks.ts';
 import { forgetSaved, readRecord } from './records.ts';

@@ -67,7 +67,7 @@ export async function lookAround(suite: Suite): Promise<Context> {
   };
 }
 
-/** The outcome of a look at the host, for those who need it: one thing out of reach must not hide the rest. */
+/** The outcome of a look at the host, for those who need it: one thing out of reach must hide no other. */
 async function attempt<T>(look: Promise<T>): Promise<() => T> {
   try {
     const seen = await look;

@@ -18,7 +18,7 @@ import {
   resultJson,
 } from '../../lib/networks/plugin-config.ts';
 import { type CachedAttachment, readCached, removeCached, writeCached } from './cache.ts';
-import type { NetworkList, PluginEntry } from './conflist.ts';
+import { hasGarbageCollection, type NetworkList, type PluginEntry } from './conflist.ts';
 
 /** The runtime's parameters for an attachment. */
 export interface Runtime {
@@ -196,11 +196,6 @@ export async function statusOfNetwork(list: NetworkList, environment: Environmen
   }
   for (const plugin of list.plugins)
     await run('STATUS', plugin.type, pluginConfig(list, plugin), nobody, environment);
-}
-
-/** Whether the plugins of a network can search for what is left of attachments. */
-export function hasGarbageCollection({ cniVersion }: NetworkList): boolean {
-  return atLeast(cniVersion || '0.1.0', '1.1.0');
 }
 
 /**

@@ -2,6 +2,7 @@
 
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
+import { atLeast } from '../../lib/cni/version.ts';
 import {
   ConfigError,
   findNetwork,
@@ -127,4 +128,9 @@ export function wholeConfig(
 export function ipamTypeOf(config: PluginEntry['config']): string | undefined {
   const { ipam } = config;
   return isObject(ipam) && typeof ipam.type === 'string' && ipam.type !== '' ? ipam.type : undefined;
+}
+
+/** Whether the plugins of a network can search for what is left of attachments. */
+export function hasGarbageCollection({ cniVersion }: NetworkList): boolean {
+  return atLeast(cniVersion || '0.1.0', '1.1.0');
 }
