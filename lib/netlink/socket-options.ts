@@ -1,4 +1,4 @@
-/** Opening netlink sockets, and what they can be set to. Sources: socket(7), netlink(7). */
+/** Netlink sockets as such: opened, set up, and read from. Sources: socket(7), netlink(7). */
 
 import { closeSync } from 'node:fs';
 import { isKernelError, libc } from './libc.ts';
@@ -51,6 +51,25 @@ function prepare(fd: number, groups: number): void {
   // From now on, what processes send to it is refused: a flood of that would crowd out the kernel's answers.
   const kernel = sockaddrNl.encode({ family: AF_NETLINK });
   libc('connect a socket to the kernel', 'connect', fd, kernel, kernel.length);
+}
+
+const sender = new Uint8Array(sockaddrNl.size);
+const senderSize = new Uint32Array(1);
+const senderSizeBytes = new Uint8Array(senderSize.buffer);
+
+/**
+ * Waits for an answer of the kernel. What processes of a container sent to a socket in its namespace before it
+ * was connected is passed over.
+ * @returns how many bytes it has.
+ * @throws KernelError
+ */
+export function receiveFromKernel(fd: number, buffer: Uint8Array): number {
+  const action = 'read the answer of the kernel';
+  for (;;) {
+    senderSize[0] = sender.length;
+    const length = libc(action, 'recvfrom', fd, buffer, buffer.length, 0, sender, senderSizeBytes);
+    if (sockaddrNl.decode(sender).port === 0) return length;
+  }
 }
 
 /**

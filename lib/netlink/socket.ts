@@ -13,7 +13,7 @@ import {
   type Message,
   type Request,
 } from './message.ts';
-import { makeRoomToSend, openSocket, sockaddrNl } from './socket-options.ts';
+import { makeRoomToSend, openSocket, receiveFromKernel } from './socket-options.ts';
 
 const MSG_DONTWAIT = 0x40;
 const ETIMEDOUT = 110;
@@ -24,7 +24,7 @@ const BATCH_END = 0x11;
 export const NetlinkProtocol = { Route: 0, Netfilter: 12 } as const;
 
 /** How often a list is read at most. */
-export const dumpTries = 5;
+const dumpTries = 5;
 /** How often the kernel is asked for an answer when memory is short. */
 const receiveTries = 5;
 /**
@@ -37,9 +37,8 @@ const receiveSize = 64 * 1024;
 /** Shared by all sockets: what was received is copied or read before any other code can run. */
 const buffer = new Uint8Array(receiveSize);
 
-const sender = new Uint8Array(sockaddrNl.size);
-const senderSize = new Uint32Array(1);
-const senderSizeBytes = new Uint8Array(senderSize.buffer);
+/** What is given each message of a list. */
+type Visitor = (data: Buffer, from: number, to: number) => void;
 
 /** A socket bound to the network namespace that the thread was in when it was opened. */
 export class NetlinkSocket {
@@ -150,7 +149,7 @@ export class NetlinkSocket {
     const interrupted: Message[][] = [];
     while (interrupted.length < dumpTries) {
       const messages: Message[] = [];
-      const isWhole = this.search(request, (data, from, to) => {
+      const isWhole = this.searchOnce(request, (data, from, to) => {
         messages.push(...decodeMessages(new Uint8Array(data.subarray(from - headerSize, to))));
       });
       if (isWhole) return [messages];
@@ -162,11 +161,16 @@ export class NetlinkSocket {
   /**
    * Like {@link dump} for a list that is searched rather than read: no objects are made of the messages,
    * which is what takes time in a process that has just started.
-   * @param visit is given each message's payload within the received data: from one offset up to another.
-   * @returns false when the list changed while it was read.
+   * @param visit is given each message's payload within the received data: from one offset up to another. It
+   *   sees messages again when the list changed while it was read, and is searched again.
    * @throws NetlinkError
    */
-  search(request: Request, visit: (data: Buffer, from: number, to: number) => void): boolean {
+  search(request: Request, visit: Visitor): void {
+    for (let left = dumpTries; left > 0 && !this.searchOnce(request, visit); left--);
+  }
+
+  /** @returns false when the list changed while it was read. */
+  private searchOnce(request: Request, visit: Visitor): boolean {
     const sequence = ++this.sequence;
     this.send([encodeMessage(request, sequence, Flag.Dump)]);
     const data = Buffer.from(buffer.buffer);
@@ -246,22 +250,12 @@ export class NetlinkSocket {
   private receiveBytes(): number {
     for (let tries = 1; ; tries++) {
       try {
-        return this.receiveFromKernel();
+        return receiveFromKernel(this.fd, buffer);
       } catch (error) {
         if (isKernelError(error, 'EAGAIN')) throw new KernelError('read the answer of the kernel', ETIMEDOUT);
         // The request was carried out, and its outcome must be known: the answer can still be read.
         if (tries === receiveTries || !isKernelError(error, 'ENOMEM', 'ENOBUFS')) throw error;
       }
-    }
-  }
-
-  /** Passes over what processes of a container sent to a socket in its namespace before it was connected. */
-  private receiveFromKernel(): number {
-    const action = 'read the answer of the kernel';
-    for (;;) {
-      senderSize[0] = sender.length;
-      const length = libc(action, 'recvfrom', this.fd, buffer, receiveSize, 0, sender, senderSizeBytes);
-      if (sockaddrNl.decode(sender).port === 0) return length;
     }
   }
 

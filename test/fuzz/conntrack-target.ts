@@ -33,9 +33,8 @@ function forgetTracked(answer: Uint8Array): number {
   const { search, attempt } = NetlinkSocket.prototype;
   let forgotten = 0;
   NetlinkSocket.prototype.search = function (request, visit) {
-    if (request.type !== types.list) return search.call(this, request, visit);
-    for (const { payload } of decodeMessages(answer)) visit(Buffer.from(payload), 0, payload.length);
-    return true;
+    if (request.type !== types.list) search.call(this, request, visit);
+    else for (const { payload } of decodeMessages(answer)) visit(Buffer.from(payload), 0, payload.length);
   };
   NetlinkSocket.prototype.attempt = (...requests) => {
     forgotten += requests.filter(({ type }) => type === types.forget).length;

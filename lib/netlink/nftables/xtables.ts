@@ -5,7 +5,7 @@
 
 import { isKernelError } from '../libc.ts';
 import { Attributes, be64Attr, listAttributes, type Request, stringAttr } from '../message.ts';
-import { dumpTries, type NetlinkSocket } from '../socket.ts';
+import type { NetlinkSocket } from '../socket.ts';
 import { readExpressions, verdictIn } from './expressions.ts';
 import { absent, dumpIfPresent, hex, Message, type NftTable, request } from './wire.ts';
 
@@ -54,8 +54,7 @@ export function getRawRules(
 /**
  * Searches a chain for rules that may be about one of these ports: those whose multiport match has it, and
  * those without such a match, as other releases of iptables may write it in another way.
- * @returns the chains that they lead to, "" for a rule that leads to none. They may have gone meanwhile: a
- *   list that changes while it is read is searched again, as it may lack rules.
+ * @returns the chains that they lead to, "" for a rule that leads to none. They may have gone meanwhile.
  * @throws NetlinkError
  */
 export function findChainsOfPorts(
@@ -65,12 +64,10 @@ export function findChainsOfPorts(
   ports: readonly number[],
 ): string[] {
   const found = new Set<string>();
-  const search = () =>
+  try {
     socket.search(listRequest(table, chain), (data, from, to) => {
       if (mayHave(data, from, to, ports)) found.add(readRule(data.subarray(from, to)).target);
     });
-  try {
-    for (let left = dumpTries; left > 0 && !search(); left--);
     return [...found];
   } catch (error) {
     if (isKernelError(error, ...absent)) return [];

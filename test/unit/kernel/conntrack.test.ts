@@ -75,7 +75,7 @@ function forget(ports: readonly number[], change = (request: Request) => request
   let listed = 0;
   const { search } = NetlinkSocket.prototype;
   NetlinkSocket.prototype.search = function (request, visit) {
-    return search.call(this, request.type === Type.list ? change(request) : request, (...message) => {
+    search.call(this, request.type === Type.list ? change(request) : request, (...message) => {
       if (request.type === Type.list) listed++;
       visit(...message);
     });

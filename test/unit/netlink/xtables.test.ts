@@ -43,8 +43,8 @@ function rule(chain: string, ...matches: Uint8Array[]): Uint8Array {
 /** Searches rules for ports. @param interrupted how many times the list is said to have changed. */
 function search(rules: readonly Uint8Array[], ports: readonly number[], interrupted = 0): string[] {
   let lists = 0;
-  const socket = {
-    search({ payload }: Request, visit: (data: Buffer, from: number, to: number) => void) {
+  const socket: NetlinkSocket = Object.assign(Object.create(NetlinkSocket.prototype), {
+    searchOnce({ payload }: Request, visit: (data: Buffer, from: number, to: number) => void) {
       // NFTA_RULE_TABLE and NFTA_RULE_CHAIN, without which the kernel lists the rules of every chain.
       const asked = new Attributes(payload.subarray(4));
       if (asked.string(1) !== 'nat' || asked.string(2) !== 'CNI-HOSTPORT-DNAT')
@@ -57,7 +57,7 @@ function search(rules: readonly Uint8Array[], ports: readonly number[], interrup
       }
       return ++lists > interrupted;
     },
-  } as unknown as NetlinkSocket;
+  });
   return findChainsOfPorts(socket, { family: 'ip', name: 'nat' }, 'CNI-HOSTPORT-DNAT', ports);
 }
 
@@ -112,7 +112,7 @@ test('a list that changes while it is read is read anew', (t) => {
 function listing(readings: readonly { readonly rules: readonly Uint8Array[]; readonly isWhole: boolean }[]) {
   let lists = 0;
   const socket: NetlinkSocket = Object.assign(Object.create(NetlinkSocket.prototype), {
-    search(request: Request, visit: (data: Buffer, from: number, to: number) => void) {
+    searchOnce(request: Request, visit: (data: Buffer, from: number, to: number) => void) {
       const { rules, isWhole } = readings[Math.min(lists++, readings.length - 1)]!;
       for (const payload of rules)
         visit(
