@@ -15,7 +15,7 @@ const SO_RCVTIMEO = 20;
 const SO_SNDBUFFORCE = 32;
 
 /** struct sockaddr_nl. The kernel's own port is 0, which no process can have. */
-export const sockaddrNl = struct({ family: u16, port: u32, groups: u32 });
+const sockaddrNl = struct({ family: u16, port: u32, groups: u32 });
 const timeval = struct({ seconds: u64, microseconds: u64 });
 
 /** The kernel answers at once; one that does not within this many seconds never will. */
@@ -58,8 +58,8 @@ const senderSize = new Uint32Array(1);
 const senderSizeBytes = new Uint8Array(senderSize.buffer);
 
 /**
- * Waits for an answer of the kernel. What processes of a container sent to a socket in its namespace before it
- * was connected is passed over.
+ * Waits for an answer of the kernel. What processes of a container sent to a socket in its namespace before
+ * that was connected is passed over.
  * @returns how many bytes it has.
  * @throws KernelError
  */

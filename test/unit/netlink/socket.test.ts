@@ -13,7 +13,7 @@ import { addTable } from '../../../lib/netlink/nftables/objects.ts';
 import { addElement, addSet, deleteElement } from '../../../lib/netlink/nftables/sets.ts';
 import { transaction } from '../../../lib/netlink/nftables/wire.ts';
 import { NetlinkProtocol, NetlinkSocket } from '../../../lib/netlink/socket.ts';
-import { sockaddrNl } from '../../../lib/netlink/socket-options.ts';
+import { struct, u16, u32 } from '../../../lib/netlink/struct.ts';
 
 const descriptors = () => readdirSync('/proc/self/fd').length;
 
@@ -45,6 +45,8 @@ test('a late answer to an earlier request is not taken for one to the next', (t)
 });
 
 const [AF_NETLINK, SOCK_RAW] = [16, 3];
+/** struct sockaddr_nl. */
+const sockaddrNl = struct({ family: u16, port: u32, groups: u32 });
 
 /** Opens a netlink socket as any process can. @param port 0 for any. */
 function openBare(port: number): number {
