@@ -7,6 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { CniError, ErrorCode } from '../../lib/errors.ts';
 import type { Address } from '../../lib/ip.ts';
 import { msSinceBoot } from '../../lib/kernel/boot.ts';
+import { isKernelError } from '../../lib/netlink/libc.ts';
 import { type Grant, isUsable, readGrant } from './grant.ts';
 import {
   type Channel,
@@ -109,7 +110,7 @@ export async function renew(
   until: number,
   signal: AbortSignal,
 ): Promise<Grant | undefined> {
-  const channel = openAddressChannel(link, grant.address.address, server);
+  const channel = openOwnChannel(link, grant.address.address, server);
   try {
     const base = {
       link,
@@ -152,16 +153,26 @@ export async function release(
   const own = grant.address.address;
   const base = { link, options, settings, transaction: randomInt(2 ** 32 - 1), clientAddress: own };
   const to = new Map([[Option.ServerIdentifier, server.toBytes()]]);
-  // Without the address, say because ADD failed before it was configured, the kernel cannot send.
-  const channel = hasAddress(link, own)
-    ? openAddressChannel(link, own, server)
-    : openBroadcastChannel(link, own, server);
+  const channel = openOwnChannel(link, own, server);
   try {
     channel.send(encodeMessage(compose(base, MessageType.Release, to)));
     await channel.drain();
   } finally {
     channel.close();
   }
+}
+
+/** Speaks from the client's address, to one server or by broadcast. */
+function openOwnChannel(link: ClientLink, own: Address, server: Address | undefined): Channel {
+  // Without the address, as when ADD failed before or the container has moved it, the kernel cannot send.
+  if (hasAddress(link, own))
+    try {
+      return openAddressChannel(link, own, server);
+    } catch (error) {
+      // Another client in the container has the port.
+      if (!isKernelError(error, 'EADDRINUSE')) throw error;
+    }
+  return openBroadcastChannel(link, own, server);
 }
 
 interface Conversation {

@@ -104,6 +104,29 @@ test('a lease is renewed in time, also by a daemon that was started anew', async
   );
 });
 
+test('a lease is renewed also where the container has moved its address, or uses the port itself', async (t) => {
+  const { host, outside } = await dhcpNetwork(t);
+  const server = await dnsmasq(t, outside, '--dhcp-option=option:T1,3', '--dhcp-option=option:T2,100');
+  await daemon(t, host);
+  const { pod, ip } = await attach(host, sample(name));
+  const expiry = async () => Number((await server.leases()).split(' ')[0]);
+  const untilRenewed = async (what: string) => {
+    const before = await expiry();
+    await until(what, async () => (await expiry()) > before);
+  };
+  await pod.run([
+    'sh',
+    '-ec',
+    `ip link add other type veth peer name end; ip link set other up; ip link set end up
+    ip address delete ${ip}/16 dev eth0; ip address add ${ip}/16 dev other`,
+  ]);
+  await untilRenewed('the lease of a moved address is renewed');
+  await pod.run(['sh', '-ec', `ip address delete ${ip}/16 dev other; ip address add ${ip}/16 dev eth0`]);
+  await pod.start(t, ['sh', '-c', 'exec socat -d -d -u UDP4-RECV:68 OPEN:/dev/null 2>&1']);
+  await untilRenewed('the lease is renewed beside another client');
+  t.true((await server.leases()).includes(` ${ip} `));
+});
+
 test('an address that somebody uses already is declined, and another one taken', async (t) => {
   const { host, outside } = await dhcpNetwork(t);
   await outside.run(['ip', 'route', 'add', 'default', 'dev', 'eth0']);
