@@ -8,6 +8,7 @@ import {
 } from 'node:http';
 import { request as requestTls, Agent as TlsAgent } from 'node:https';
 import { isIP } from 'node:net';
+import { getCACertificates } from 'node:tls';
 import { errnoOf } from './file.ts';
 
 /** The largest answer that is accepted, in bytes: several times that of a page of keys. */
@@ -30,6 +31,7 @@ export interface Endpoint {
 
 /** Certificates and keys, in PEM. */
 export interface Tls {
+  /** Authorities of the server's certificate; those that the host trusts by default. */
   readonly ca?: string | undefined;
   readonly cert?: string | undefined;
   readonly key?: string | undefined;
@@ -152,12 +154,22 @@ function send(
     },
   };
   if (!isSecure) return requestPlain({ ...options, agent: plain });
-  const { ca, cert, key, isInsecure = false } = tls;
+  const { cert, key, isInsecure = false } = tls;
+  const ca = tls.ca ?? (isInsecure ? undefined : hostAuthorities());
   const servername = tls.servername ?? (isIP(host) === 0 ? host : undefined);
   return requestTls({
     ...{ ...options, ca, cert, key, agent: secure, rejectUnauthorized: !isInsecure },
     ...(servername && { servername }),
   });
+}
+
+/**
+ * The authorities that the host trusts, as other programs use them; those of Node.js if there are none.
+ * Reading them takes a fifth of a second, once in each process.
+ */
+function hostAuthorities(): string[] | undefined {
+  const all = new Set(getCACertificates('system'));
+  return all.size > 0 ? [...all] : undefined;
 }
 
 function answerOf(request: ClientRequest, body: string | undefined, timeoutMs: number): Promise<HttpAnswer> {

@@ -200,6 +200,18 @@ test('what cannot be reached, trusted or understood is told apart, in bounded ti
   t.is(await failureOf({}, /does not answer/), 'unreachable');
 });
 
+test('without an authority of its own, a kubeconfig counts on those of the host', async (t) => {
+  const host = await makeHost(t);
+  const api = await KubeApi.start(t, host);
+  api.seed('pods', pod('a', 'node-1'));
+  const path = api.kubeconfig('k', { cluster: { 'certificate-authority': undefined } });
+  const get = [['get', '/api/v1/namespaces/default/pods/a']];
+  await host.run(['mount', '-t', 'tmpfs', 'tmpfs', '/etc/ssl/certs']);
+  t.is((await ask(host, path, get))[0]!.failure, 'tls');
+  await host.run(['cp', '/run/kube-pki/ca.crt', '/etc/ssl/certs/ca-certificates.crt']);
+  t.is((await ask(host, path, get))[0]!.value!.metadata.name, 'a');
+});
+
 test('a connection that the server has closed is replaced', async (t) => {
   const host = await makeHost(t);
   const api = await KubeApi.start(t, host);
