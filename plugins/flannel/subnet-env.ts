@@ -3,7 +3,7 @@
  * "subnet.env".
  */
 
-import { readFileSync, statSync } from 'node:fs';
+import { errnoOf, readRegularFile } from '../../lib/file.ts';
 import { Prefix } from '../../lib/ip.ts';
 
 /** What flanneld leased, and how it wants packets treated. */
@@ -18,15 +18,12 @@ export interface SubnetEnv {
   masquerades: boolean;
 }
 
-/** Far above what flanneld writes: a file this long is something else. */
-const maxSize = 65536;
-
 /**
  * Reads the file.
  * @throws Error when it is missing, incomplete, or has an invalid value.
  */
 export function readSubnetEnv(file: string): SubnetEnv {
-  const text = readSmallFile(file);
+  const text = readFile(file);
   const values = new Map<string, string>();
   for (const line of text.split('\n')) {
     const equals = line.indexOf('=');
@@ -74,19 +71,15 @@ export function readSubnetEnv(file: string): SubnetEnv {
   };
 }
 
-function readSmallFile(file: string): string {
-  let reason: string;
+function readFile(file: string): string {
   try {
-    // A pipe would block, and a device may never end.
-    const stat = statSync(file);
-    if (stat.isFile() && stat.size <= maxSize) return readFileSync(file, 'utf8');
-    reason = stat.isFile() ? `is longer than ${maxSize} bytes` : 'is not a regular file';
+    return readRegularFile(file, { followLink: true });
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'ENOENT')
-      throw new Error(`Cannot read "${file}"`, { cause: error });
-    reason = 'does not exist yet';
+    const reason =
+      errnoOf(error) === 'ENOENT' ? 'does not exist yet' : `cannot be read: ${(error as Error).message}`;
+    throw new Error(
+      `"${file}", in which flanneld tells this node's subnet, ${reason}. See that flanneld runs, or set "subnetFile"`,
+      { cause: error },
+    );
   }
-  throw new Error(
-    `"${file}", in which flanneld tells this node's subnet, ${reason}. See that flanneld runs, or set "subnetFile"`,
-  );
 }
