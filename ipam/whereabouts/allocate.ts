@@ -146,7 +146,7 @@ function takenOf([legacy, keys]: readonly OperationResult[]): Set<bigint> {
   return new Set([...found, ...listed].map(({ value }) => value));
 }
 
-/** Up to {@link mostChoices} free addresses of a part, at random; first one in quarantine for the pod. */
+/** Up to {@link mostChoices} free addresses of a part, at random; first, one in quarantine for the pod. */
 function choicesOf(
   { pool, group, wanted }: Source,
   { begin, end, taken }: Part,
