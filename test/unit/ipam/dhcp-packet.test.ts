@@ -148,7 +148,11 @@ test('options of the configuration', (t) => {
   t.deepEqual(clientOptions({ request: [{ skipDefault: true }] }, 'x', {}).request, [1]);
   t.is(clientOptions({}, 'x'.repeat(400), {}).clientId.length, 255);
   for (const option of ['frobnicate', '0', '255', '-1', '1000'])
-    t.throws(() => clientOptions({ request: [{ option }] }, 'x', {}), { message: /no DHCP option/ }, option);
+    t.throws(
+      () => clientOptions({ request: [{ option }] }, 'x', {}),
+      { message: /not a DHCP option/ },
+      option,
+    );
   const ends = clientOptions(
     { request: [{ skipDefault: true }, { option: '1' }, { option: '254' }] },
     'x',
