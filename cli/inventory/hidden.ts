@@ -55,13 +55,14 @@ async function findByVeths(
   { attachments, records, directory, links }: Scene,
 ): Promise<string | undefined> {
   const own = attachments.filter(({ network }) => networks.some(({ name }) => name === network));
-  const unrecorded = own.filter((one) => !records.has(attachmentKey(one)));
-  const orphans = unrecorded.filter(({ orphaned }) => orphaned.length > 0);
-  // Nothing else tells whose they are; on a bridge with recorded ports, they are most likely an operator's.
+  // The runtime keeps its records here: what has none was left by an ADD that was interrupted.
+  if (own.some((one) => records.has(attachmentKey(one)))) return undefined;
+  const orphans = own.filter(({ orphaned }) => orphaned.length > 0);
+  // Nothing else tells whose they are.
   if (orphans.length === 0 && (own.length > 0 || bridge === '')) return undefined;
   const master = bridge === '' ? undefined : (links().find(({ name }) => name === bridge)?.index ?? -1);
   let strays = strayVeths(master, links(), attachments);
-  const isExplained = () => strays.length <= unrecorded.length - orphans.length;
+  const isExplained = () => strays.length <= own.length - orphans.length;
   for (let tries = 0; tries < settlingTries && !isExplained(); tries++) {
     await sleep(settlingMs);
     using socket = openRouteSocket();
