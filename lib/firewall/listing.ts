@@ -24,7 +24,7 @@ export class UnlistableError extends CniError {
  * @param stderr what it says.
  */
 export function saysImpossible(stderr: string): boolean {
-  return /Address family not supported|Table does not exist|nft: Protocol not supported|generation id: Invalid argument/.test(
+  return /Address family not supported|Table does not exist|iptables who\?|nft: Protocol not supported|generation id: Invalid argument/.test(
     stderr,
   );
 }
