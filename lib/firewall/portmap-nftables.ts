@@ -43,7 +43,9 @@ export const nftablesPortMap = (programs: Programs): PortMapBackend => ({
     const wanted = containers.map(({ family }) => family);
     if (wanted.some((family) => options.conditions[family].length > 0))
       // Reading them removes them itself, unless the kernel refuses that.
-      undo('remove what nft has read', () => changeNftables((socket) => removeConditions(socket, attachment)));
+      undo('remove what nft has read', () =>
+        changeNftables((socket) => removeConditions(socket, attachment)),
+      );
     const conditions = await readConditions(programs, attachment, options, wanted);
     let freed: MappedPort[] = [];
     let replaced: PlacedRule[] = [];
