@@ -121,7 +121,7 @@ function hiddenContainers({ inventory: { hidden } }: Context): Finding[] {
     key: message,
     message,
     cause: 'A runtime keeps its records elsewhere, an ADD is under way, or records were removed',
-    fix: `If the records are in "/var/lib/cni/cache/results": CNI_CACHE_DIR=/var/lib/cni/cache cni doctor`,
+    fix: 'If the records are in "/var/lib/cni/cache/results": CNI_CACHE_DIR=/var/lib/cni/cache cni doctor',
   }));
 }
 

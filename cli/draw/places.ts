@@ -119,14 +119,15 @@ function placeOf(one: HostAttachment, scene: Scene): GraphNode {
   const network = networks.find(({ name }) => name === one.network);
   const named = links.find(({ kind, name }) => kind === 'bridge' && one.hostInterfaces.includes(name));
   if (named) return interfaceNode(named, scene);
-  const { type, config } = network ? mainOf(network) : { type: undefined, config: {} };
-  const bridge = network && bridgeOf(mainOf(network));
+  const main = network ? mainOf(network) : { type: '', config: {} };
+  const { type, config } = main;
+  const bridge = bridgeOf(main);
   if (bridge !== undefined) {
     const link = links.find(({ name }) => name === bridge);
     if (link) return interfaceNode(link, scene);
     return plain(`link:${bridge}`, 'bridge', `bridge ${bridge}`, 'does not exist');
   }
-  if (type && parentKinds.includes(type)) {
+  if (parentKinds.includes(type)) {
     const name = typeof config.master === 'string' && config.master;
     const link = links.find((candidate) =>
       name ? candidate.name === name : isUplink(candidate, scene.routes),
@@ -138,7 +139,7 @@ function placeOf(one: HostAttachment, scene: Scene): GraphNode {
     `network:${one.network}`,
     'network',
     `network ${one.network}`,
-    type === undefined ? 'not configured' : type === 'ptp' ? 'ptp: veth pairs, routed by the host' : type,
+    !network ? 'not configured' : type === 'ptp' ? 'ptp: veth pairs, routed by the host' : type,
   );
 }
 

@@ -1,6 +1,7 @@
 /** Bridges and the host's own address on them. */
 
 import type { Prefix } from '../ip.ts';
+import { throwRefusal } from '../netlink/error.ts';
 import { isKernelError } from '../netlink/libc.ts';
 import { addAddress, deleteAddress, listAddresses } from './address.ts';
 import { createLink, deleteLink, getLink, type Link, listPorts, requireLink, setLink } from './link.ts';
@@ -109,8 +110,7 @@ export function ensureGatewayAddress(socket: RouteSocket, link: Link, gateway: P
   );
   if (pinned instanceof Error) throw pinned;
   // Another ADD may be faster: it adds the same address, and removes the same ones that are in the way.
-  for (const outcome of outcomes)
-    if (outcome instanceof Error && !isKernelError(outcome, 'EEXIST', 'EADDRNOTAVAIL')) throw outcome;
+  throwRefusal(outcomes, 'EEXIST', 'EADDRNOTAVAIL');
 }
 
 /**

@@ -58,8 +58,7 @@ const gone = ['ENODEV', 'ENOENT', 'ESRCH', 'EADDRNOTAVAIL'];
  * @throws NetlinkError the first other refusal.
  */
 export function requireGone(outcomes: readonly unknown[]): void {
-  const refused = outcomes.find((outcome) => outcome instanceof Error && !isKernelError(outcome, ...gone));
-  if (refused) throw refused;
+  throwRefusal(outcomes, ...gone);
 }
 
 /**
@@ -68,7 +67,18 @@ export function requireGone(outcomes: readonly unknown[]): void {
  * @throws NetlinkError the first other refusal.
  */
 export function requirePresent(outcomes: readonly unknown[]): void {
-  const refused = outcomes.find((outcome) => outcome instanceof Error && !isKernelError(outcome, 'EEXIST'));
+  throwRefusal(outcomes, 'EEXIST');
+}
+
+/**
+ * @param outcomes what NetlinkSocket.attempt returned.
+ * @param overlooked names of errors that count as success.
+ * @throws NetlinkError the first other refusal.
+ */
+export function throwRefusal(outcomes: readonly unknown[], ...overlooked: string[]): void {
+  const refused = outcomes.find(
+    (outcome) => outcome instanceof Error && !isKernelError(outcome, ...overlooked),
+  );
   if (refused) throw refused;
 }
 
