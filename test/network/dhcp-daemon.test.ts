@@ -188,8 +188,8 @@ test('a lease whose namespace is no longer one ends neither the daemon nor other
         .find((line) => line.includes(` ${ip} `))
         ?.split(' ')[0],
     );
-  // A loop of symbolic links in its place.
-  await host.run(['sh', '-c', `umount "$0"; ln -sfn "${broken.pod.name}" "$0"`, broken.pod.netns]);
+  // A loop of symbolic links in its place. Lazily, because a renewal may have the namespace open.
+  await host.run(['sh', '-c', `umount --lazy "$0" && ln -sfn "${broken.pod.name}" "$0"`, broken.pod.netns]);
   await until('the broken lease has ended', () => leaseFiles(host).length === 1);
   const granted = await expiryOf(sound);
   await until('the other one is renewed', async () => (await expiryOf(sound)) > granted);
