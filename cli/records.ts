@@ -7,10 +7,10 @@ import { lstatSync } from 'node:fs';
 import { join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { type AttachmentId, attachmentKey } from '../lib/attachment.ts';
-import { formatResult } from '../lib/cni/result.ts';
 import { newestVersion } from '../lib/cni/version.ts';
+import { cachedAttachment } from '../lib/networks/delegate-cache.ts';
 import { directoriesIn, usualDirectories } from '../lib/networks/directories.ts';
-import { type SavedDelegate, SavedDelegates } from '../lib/networks/saved.ts';
+import { type SavedDelegate, SavedDelegates, withIfname } from '../lib/networks/saved.ts';
 import { type CachedAttachment, type CacheEntry, listCache, readCached } from './libcni/cache.ts';
 import { networkFromCache } from './libcni/conflist.ts';
 
@@ -114,18 +114,5 @@ export function forgetSaved(cacheDir: string, { network, containerId, ifname }: 
 
 /** A saved network as libcni would record it. */
 export function recordOf(containerId: string, one: SavedDelegate): CachedAttachment {
-  const { network, ifname, args, capabilityArgs, result, netns, of } = one;
-  return {
-    network: network.name,
-    containerId,
-    ifname: ifname || of?.ifname || 'eth0',
-    netns,
-    capabilityArgs,
-    config: network.bytes,
-    args: args.split(';').flatMap((pair): [string, string][] => {
-      const [name = '', value = ''] = pair.split('=');
-      return name === '' ? [] : [[name, value]];
-    }),
-    result: result && JSON.parse(formatResult(result, newestVersion)),
-  };
+  return cachedAttachment(containerId, withIfname(one, one.of?.ifname ?? ''), newestVersion);
 }

@@ -5,6 +5,7 @@
 
 import { lstatSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
+import type { AttachmentId } from '../../lib/attachment.ts';
 import { makeDirectory } from '../../lib/directory.ts';
 import { fileError } from '../../lib/file.ts';
 import {
@@ -12,12 +13,13 @@ import {
   CacheError,
   cacheFile,
   fromFile,
-  kind,
   readCacheFile,
+  resultsIn,
+  toFile,
 } from '../../lib/networks/attachment-cache.ts';
-import { inDirectory, listStateFiles } from '../../lib/state-file.ts';
+import { inDirectory, listStateFiles, unlinkStateFile } from '../../lib/state-file.ts';
 
-export { type CachedAttachment, readCached, removeCached } from '../../lib/networks/attachment-cache.ts';
+export { type CachedAttachment, readCached } from '../../lib/networks/attachment-cache.ts';
 
 /** Where libcni keeps its state unless told otherwise. */
 export const defaultCacheDir = '/var/lib/cni';
@@ -34,7 +36,7 @@ export interface CacheEntry {
 
 /** Every file of the cache. @throws CniError when the directory cannot be read. */
 export function listCache(cacheDir: string): CacheEntry[] {
-  const directory = join(cacheDir, 'results');
+  const directory = resultsIn(cacheDir);
   let names: string[];
   try {
     names = listStateFiles(directory);
@@ -68,20 +70,8 @@ function readEntry(file: string): CacheEntry[] {
 
 /** Records an attachment. The file is replaced as a whole and is on disk when this returns. */
 export function writeCached(cacheDir: string, attachment: CachedAttachment): void {
-  const { containerId, config, ifname, network, netns, args, capabilityArgs, result } = attachment;
-  // Field names and order are those of libcni.
-  const text = JSON.stringify({
-    kind,
-    containerId,
-    config: config.toString('base64'),
-    ifName: ifname,
-    networkName: network,
-    ...(netns && { netns }),
-    ...(args.length > 0 && { cniArgs: args }),
-    ...(Object.keys(capabilityArgs).length > 0 && { capabilityArgs }),
-    result,
-  });
-  const directory = join(cacheDir, 'results');
+  const text = toFile(attachment);
+  const directory = resultsIn(cacheDir);
   makeDirectory(directory, 0o700);
   inDirectory(directory, (path) => {
     // Unlike those of other state files it begins with a dot, as libcni takes any other file for a result.
@@ -95,4 +85,9 @@ export function writeCached(cacheDir: string, attachment: CachedAttachment): voi
       throw error;
     }
   });
+}
+
+/** Forgets an attachment. */
+export function removeCached(cacheDir: string, id: AttachmentId): void {
+  unlinkStateFile(cacheFile(cacheDir, id));
 }

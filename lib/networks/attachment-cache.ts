@@ -1,13 +1,13 @@
 /**
- * The result cache, read as libcni writes it: what ADD returned for each attachment. A runtime has one, and
- * Multus has one for its delegates.
+ * The result cache in libcni's format: what ADD returned for each attachment. A runtime has one, and Multus has
+ * one for its delegates.
  */
 
 import { join } from 'node:path';
 import type { AttachmentId } from '../attachment.ts';
 import { ifnameProblem, isValidName } from '../cni/invocation.ts';
 import { isObject } from '../object.ts';
-import { readStateFile, unlinkStateFile } from '../state-file.ts';
+import { readStateFile } from '../state-file.ts';
 
 /** An attachment as the cache has it. */
 export interface CachedAttachment extends AttachmentId {
@@ -36,11 +36,16 @@ export class CacheError extends Error {
 }
 
 /** What libcni calls the format. */
-export const kind = 'cniCacheV1';
+const kind = 'cniCacheV1';
+
+/** The directory of a cache in which its files are. */
+export function resultsIn(cacheDir: string): string {
+  return join(cacheDir, 'results');
+}
 
 /** Path of an attachment's file. @param cacheDir the directory above `results`. */
 export function cacheFile(cacheDir: string, { network, containerId, ifname }: AttachmentId): string {
-  return join(cacheDir, 'results', `${network}-${containerId}-${ifname}`);
+  return join(resultsIn(cacheDir), `${network}-${containerId}-${ifname}`);
 }
 
 /**
@@ -58,11 +63,6 @@ export function readCached(cacheDir: string, id: AttachmentId): CachedAttachment
   const attachment = fromFile(value);
   if (!attachment) throw new CacheError(file, 'is not in the format of libcni');
   return attachment;
-}
-
-/** Forgets an attachment. */
-export function removeCached(cacheDir: string, id: AttachmentId): void {
-  unlinkStateFile(cacheFile(cacheDir, id));
 }
 
 /** Reads a file of the cache, undefined when there is none. @throws CacheError when it is damaged. */
@@ -83,6 +83,22 @@ export function readCacheFile(file: string): Record<string, unknown> | undefined
   }
   if (!isObject(value)) throw new CacheError(file, 'is not a JSON object');
   return value;
+}
+
+/** What a file of the cache is to say of an attachment. Field names and order are those of libcni. */
+export function toFile(attachment: CachedAttachment): string {
+  const { containerId, config, ifname, network, netns, args, capabilityArgs, result } = attachment;
+  return JSON.stringify({
+    kind,
+    containerId,
+    config: config.toString('base64'),
+    ifName: ifname,
+    networkName: network,
+    ...(netns && { netns }),
+    ...(args.length > 0 && { cniArgs: args }),
+    ...(Object.keys(capabilityArgs).length > 0 && { capabilityArgs }),
+    result,
+  });
 }
 
 /** What a file of the cache says; undefined when it is not in the format of libcni. */

@@ -2,7 +2,7 @@
  * The networks that each container was attached to, so that DEL knows them when the configuration has changed
  * or the API does not answer. There is one file per container, named after its ID, in the format of Multus: a
  * list whose elements have "Bytes", the configuration in base64. What this format lacks is under
- * "attachment"; Multus keeps the same in a result cache of its own beside these files.
+ * "attachment"; Multus has the same in a result cache beside these files, which is kept for it.
  */
 
 import { join } from 'node:path';
@@ -21,10 +21,9 @@ import {
   removeUnfinished,
   writeStateFile,
 } from '../state-file.ts';
-import { readCached, removeCached } from './attachment-cache.ts';
 import { networkFrom } from './conflist.ts';
+import { DelegateCache } from './delegate-cache.ts';
 import type { Delegate } from './delegates.ts';
-import { recordedResult } from './plugin-config.ts';
 
 /** A delegate as it was saved, with the attachment of the plugin that delegated to it. */
 export interface SavedDelegate extends Delegate {
@@ -54,9 +53,11 @@ const elementSchema = object({
 /** The saved delegates of one directory. */
 export class SavedDelegates {
   readonly directory: string;
+  private readonly cache: DelegateCache;
 
   constructor(directory: string) {
     this.directory = directory;
+    this.cache = new DelegateCache(directory);
   }
 
   /**
@@ -75,28 +76,38 @@ export class SavedDelegates {
    * @throws CniError when the file cannot be read or written.
    */
   save(id: AttachmentId, netns: string, delegates: readonly Delegate[]): void {
-    const others = this.readUsable(id.containerId).filter(({ of }) => !belongsTo(of, id));
+    const [own, others] = this.divide(id);
+    const remain = new Set(delegates.map(keyOf));
+    const dropped = own.filter((one) => !remain.has(keyOf(one)));
+    this.cache.remove(id.containerId, dropped);
     this.write(id.containerId, [...others, ...delegates.map((one) => ({ ...one, of: id, netns }))]);
+    this.cache.write(id.containerId, netns, delegates);
   }
 
   /** Forgets an attachment's delegates. @throws CniError when the file cannot be read, written or removed. */
   remove(id: AttachmentId): void {
-    const all = this.readUsable(id.containerId);
-    for (const one of all) if (!one.of) removeCached(this.directory, cacheId(id.containerId, one));
-    this.write(
-      id.containerId,
-      all.filter(({ of }) => !belongsTo(of, id)),
+    const [own, others] = this.divide(id);
+    this.cache.remove(id.containerId, own);
+    this.write(id.containerId, others);
+  }
+
+  /** What is saved for an attachment, and what is saved for others of the same container. */
+  private divide(id: AttachmentId): [own: SavedDelegate[], others: SavedDelegate[]] {
+    const all = Object.groupBy(this.readUsable(id.containerId), ({ of }) =>
+      belongsTo(of, id) ? 'own' : 'others',
     );
+    return [all.own ?? [], all.others ?? []];
   }
 
   /** Removes unfinished files that killed processes have left. */
   removeUnfinished(): void {
     removeUnfinished(this.directory, isValidName);
+    this.cache.removeUnfinished();
   }
 
   /** IDs of the containers for which something is saved. @throws the error of open(2) for a directory. */
   containers(): string[] {
-    // Multus has its result cache in a directory beside them.
+    // The result cache is a directory beside them.
     return listStateFiles(this.directory).filter((name) => isValidName(name) && name !== 'results');
   }
 
@@ -165,7 +176,7 @@ export class SavedDelegates {
     if (ifname !== '' && ifnameProblem(ifname))
       throw new Error(`Interface "${ifname}" ${ifnameProblem(ifname)}`);
     const named = { network, label: Name || network.name, ifname };
-    if (!attachment) return { ...named, ...this.cachedByMultus(containerId, named), of: undefined };
+    if (!attachment) return { ...named, ...this.cache.read(containerId, named), of: undefined };
     const { result, defaultRoute, netns, args, capabilityArgs, refused } = attachment;
     return {
       ...{ ...named, args, capabilityArgs, defaultRoute, netns },
@@ -174,31 +185,11 @@ export class SavedDelegates {
       ...(refused && { isRefused: true }),
     };
   }
-
-  /** What Multus has in its cache for a delegate. What is damaged or missing there counts as unknown. */
-  private cachedByMultus(containerId: string, one: Pick<Delegate, 'network' | 'ifname'>) {
-    const nothing = { netns: '', args: '', capabilityArgs: {}, defaultRoute: undefined, result: undefined };
-    try {
-      const cached = readCached(this.directory, cacheId(containerId, one));
-      if (!cached) return nothing;
-      const { netns, capabilityArgs, result } = cached;
-      return {
-        ...{ ...nothing, netns, capabilityArgs },
-        args: cached.args.map((pair) => pair.join('=')).join(';'),
-        result: result && recordedResult(result, one.network),
-      };
-    } catch {
-      return nothing;
-    }
-  }
 }
 
-/** The key of a delegate in Multus' cache. The kubelet has the first interface of every pod named "eth0". */
-function cacheId(
-  containerId: string,
-  { network, ifname }: Pick<Delegate, 'network' | 'ifname'>,
-): AttachmentId {
-  return { containerId, network: network.name, ifname: ifname || 'eth0' };
+/** Tells the delegates of a container apart. */
+function keyOf({ network, ifname }: Delegate): string {
+  return `${network.name} ${ifname}`;
 }
 
 function toElement(one: SavedDelegate): object {

@@ -11,7 +11,7 @@ import { ifnameProblem, isValidName } from '../../lib/cni/invocation.ts';
 import { Address, Prefix } from '../../lib/ip.ts';
 import { KubernetesClient } from '../../lib/kubernetes/client.ts';
 import { type Cluster, readKubeconfig } from '../../lib/kubernetes/kubeconfig.ts';
-import { readCached, removeCached } from '../../lib/networks/attachment-cache.ts';
+import { readCached } from '../../lib/networks/attachment-cache.ts';
 import { definedNetwork } from '../../lib/networks/definition.ts';
 import { Devices } from '../../lib/networks/devices.ts';
 import { usualDirectories } from '../../lib/networks/directories.ts';
@@ -251,7 +251,7 @@ export const podTargets: readonly Target[] = [
       const [one] = new SavedDelegates(directory).read('c1') ?? [];
       if (one && typeof one.netns !== 'string')
         throw new Error(`Read as a path: ${JSON.stringify(one.netns)}`);
-      removeCached(directory, attachment);
+      new SavedDelegates(directory).remove(attachment);
     },
   },
 ];

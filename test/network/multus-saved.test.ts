@@ -1,10 +1,10 @@
 /** multus: what is saved of a pod's networks, by Multus or by this suite. */
 
-import { mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
-import { dirname } from 'node:path';
+import { mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import test from 'ava';
 import { fail } from '../proof/injection.ts';
-import { Attachment, attach, type Conflist, pluginConfig } from '../support/chain.ts';
+import { Attachment, attach, type Conflist, pluginConfig, runNetworkVerb } from '../support/chain.ts';
 import type { Host, Pod } from '../support/host.ts';
 import { suites } from '../support/plugin.ts';
 import {
@@ -90,7 +90,76 @@ test('Multus can detach what is saved here', async (t) => {
   for (const one of elements.toReversed())
     await new Attachment(host, pod, asMultusReads(one), { ifname: one.ifnameRequest! }).del();
   t.deepEqual(await interfacesOf(pod), []);
-  t.deepEqual(mentions(host, pod), [`/var/lib/cni/multus/${pod.containerId}`]);
+  // libcni forgets its results by itself.
+  const own = mentions(host, pod).filter((file) => !file.includes('/results/'));
+  t.deepEqual(own, [`/var/lib/cni/multus/${pod.containerId}`]);
+});
+
+test('Multus finds the results of what is saved here in its cache, and DEL, GC and a failing ADD clear it', async (t) => {
+  const host = await makeHostWithNetworks(t);
+  const network = annotatedMultus;
+  const results = host.file('/var/lib/cni/multus/results');
+  const cached = () =>
+    Object.fromEntries(
+      readdirSync(results).map((name) => [name, JSON.parse(readFileSync(join(results, name), 'utf8'))]),
+    );
+  const env = annotated({ [standard]: 'storage,tuned@fast' });
+  writeNetworks(host, [
+    { cniVersion: '0.4.0', name: 'tuned', plugins: [...named[2]!.plugins, { type: 'tuning' }] },
+  ]);
+  const one = await attach(host, network, env);
+  const { containerId, netns } = one.pod;
+  const keys = [
+    ['pods', 'eth0'],
+    ['storage', 'net1'],
+    ['tuned', 'fast'],
+  ] as const;
+  t.deepEqual(
+    Object.keys(cached()).sort(),
+    keys.map(([name, ifname]) => `${name}-${containerId}-${ifname}`),
+  );
+  for (const [name, ifname] of keys) {
+    const {
+      config,
+      result,
+      cniArgs,
+      capabilityArgs: _,
+      ...rest
+    } = cached()[`${name}-${containerId}-${ifname}`];
+    t.deepEqual(rest, { kind: 'cniCacheV1', containerId, ifName: ifname, networkName: name, netns });
+    t.is(JSON.parse(Buffer.from(config, 'base64').toString()).name, name);
+    t.is(result.cniVersion, name === 'tuned' ? '0.4.0' : '1.1.0');
+    t.deepEqual(
+      result.ips.map(({ address }: { address: string }) => address).sort(),
+      (await ipv4Of(one.pod, ifname)).sort(),
+    );
+    t.true(cniArgs.some(([key]: string[]) => key === 'K8S_POD_NAME'));
+  }
+  t.is(statSync(results).mode & 0o777, 0o700);
+  t.deepEqual(
+    [...new Set(readdirSync(results).map((name) => statSync(join(results, name)).mode & 0o777))],
+    [0o600],
+  );
+
+  // Killed while it wrote.
+  writeFileSync(join(results, `storage-${containerId}-net1.4194305.tmp`), '{');
+  await one.del();
+  t.deepEqual(readdirSync(results), []);
+
+  const lost = await attach(host, network, env);
+  writeFileSync(join(results, `storage-${lost.pod.containerId}-net1.4194305.tmp`), '{');
+  t.is((await runNetworkVerb(host, network, 'GC', { valid: [] })).exit, 0);
+  t.deepEqual(readdirSync(results), []);
+  t.deepEqual(await interfacesOf(lost.pod), []);
+
+  const failing = new Attachment(
+    host,
+    await host.addPod(),
+    network,
+    annotated({ [standard]: 'storage,nowhere' }),
+  );
+  t.not((await failing.tryAdd()).exit, 0);
+  t.deepEqual(readdirSync(results), []);
 });
 
 test('what Multus attached is taken down by the results in its cache, down to the rules of the firewall', async (t) => {
