@@ -74,7 +74,7 @@ export async function openStream(
   const response = await openAnswer(member, request, signal);
   const { statusCode: status = 0 } = response;
   response.setEncoding('utf8');
-  if (status === 200) return messagesOf(response);
+  if (status === 200) return messagesOf(response, member);
   const answer = await refusalIn(response, status, Math.max(1, end - performance.now()));
   throw refusal(status, parseRecord(status, answer));
 }
@@ -97,9 +97,9 @@ async function refusalIn(response: IncomingMessage, status: number, timeoutMs: n
 }
 
 /** One message per line, each within "result", or "error" when something went wrong. */
-async function* messagesOf(response: IncomingMessage): AsyncGenerator<unknown> {
+async function* messagesOf(response: IncomingMessage, member: Endpoint): AsyncGenerator<unknown> {
   let text = '';
-  for await (const chunk of response) {
+  for await (const chunk of chunksOf(response, member)) {
     const lines = `${text}${chunk}`.split('\n');
     text = lines.pop()!;
     if (text.length > longestText)
@@ -109,6 +109,16 @@ async function* messagesOf(response: IncomingMessage): AsyncGenerator<unknown> {
       if (error !== undefined) throw refusal(200, isObject(error) ? error : { error });
       yield result;
     }
+  }
+}
+
+/** The answer as it comes. @throws Error that names the member when the connection breaks. */
+async function* chunksOf(response: IncomingMessage, { origin }: Endpoint): AsyncGenerator<string> {
+  try {
+    for await (const chunk of response) yield chunk;
+  } catch (error) {
+    // All that Node.js says about it is "aborted".
+    throw new Error(`The connection to etcd at ${origin} broke`, { cause: error });
   }
 }
 
