@@ -216,12 +216,12 @@ function checkPort(call: BridgeCall): { bridge: Link; port: Link } {
     );
   if (entry.mac && entry.mac !== port.mac)
     throw new Error(
-      `Port "${entry.name}" has MAC address ${port.mac} where ${entry.mac} is wanted. Set it with "ip link set ${entry.name} address ${entry.mac}"`,
+      `Port "${entry.name}" has MAC address ${port.mac}, but should have ${entry.mac}. Set it with "ip link set ${entry.name} address ${entry.mac}"`,
     );
   const settings = bridgePortSettings(port);
   if (settings && (settings.hairpin !== hairpinMode || settings.isolated !== portIsolation))
     throw new Error(
-      `Port "${port.name}" has hairpin mode ${onOff(settings.hairpin)} and isolation ${onOff(settings.isolated)}, where ${onOff(hairpinMode)} and ${onOff(portIsolation)} are wanted. Run "cni repair"`,
+      `Port "${port.name}" has hairpin mode ${onOff(settings.hairpin)} and isolation ${onOff(settings.isolated)}, but should have ${onOff(hairpinMode)} and ${onOff(portIsolation)}. Run "cni repair"`,
     );
   if (usesVlans(vlans)) checkVlans(call.host, port, vlans);
   return { bridge, port };

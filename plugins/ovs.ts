@@ -149,7 +149,7 @@ export const plugin = defineMainPlugin({
     const wants = JSON.stringify([mode, mode === 'access' ? wanted.tag : wanted.trunks]);
     if (has !== wants)
       throw new Error(
-        `Port "${entry.name}" has VLAN mode and VLANs ${has} where ${wants} are wanted. ${again}`,
+        `Port "${entry.name}" has VLAN mode and VLANs ${has}, but should have ${wants}. ${again}`,
       );
     if (!call.hostLink(entry.name)?.up)
       throw new Error(`Interface "${entry.name}" is down. Bring it up with "ip link set ${entry.name} up"`);

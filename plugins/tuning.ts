@@ -93,12 +93,12 @@ export const plugin = definePlugin({
     for (const [name, value] of Object.entries(wanted.sysctl ?? {}))
       if (words(current.sysctl?.[name]) !== words(value))
         throw new Error(
-          `Kernel setting "${name}" is "${current.sysctl?.[name] ?? ''}" where "${value}" is wanted. Delete the container and add it again`,
+          `Kernel setting "${name}" is "${current.sysctl?.[name] ?? ''}", but should be "${value}". Delete the container and add it again`,
         );
     for (const key of ['mac', 'mtu', 'promisc', 'allmulti', 'txQLen'] as const)
       if (current[key] !== wanted[key])
         throw new Error(
-          `"${key}" of interface "${call.ifname}" is ${current[key]} where ${wanted[key]} is wanted. Delete the container and add it again`,
+          `"${key}" of interface "${call.ifname}" is ${current[key]}, but should be ${wanted[key]}. Delete the container and add it again`,
         );
   },
 

@@ -38,7 +38,7 @@ export const plugin = defineMainPlugin({
     const wanted = call.config.vlanId ?? 0;
     if (vlanId(link) !== wanted)
       throw new Error(
-        `Interface "${link.name}" is in VLAN ${vlanId(link)} where ${wanted} is wanted. Delete the container and add it again`,
+        `Interface "${link.name}" is in VLAN ${vlanId(link)}, but should be in VLAN ${wanted}. Delete the container and add it again`,
       );
   },
 

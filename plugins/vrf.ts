@@ -166,7 +166,7 @@ function checkVrf(vrf: Link, wanted = 0): void {
     );
   if (wanted !== 0 && table !== wanted)
     throw new Error(
-      `VRF "${vrf.name}" has table ${table} where ${wanted} is wanted. Leave "table" out, or use another "vrfname"`,
+      `VRF "${vrf.name}" has table ${table}, but should have ${wanted}. Leave "table" out, or use another "vrfname"`,
     );
 }
 

@@ -47,11 +47,11 @@ export function checkInterface(call: Call, kind: string, options: InterfaceOptio
     );
   if (kind && link.kind !== kind)
     throw new Error(
-      `Interface "${call.ifname}" is of kind "${link.kind}" where "${kind}" is wanted. Delete the container and add it again`,
+      `Interface "${call.ifname}" is of kind "${link.kind}", but should be "${kind}". Delete the container and add it again`,
     );
   if (entry.mac && entry.mac !== link.mac)
     throw new Error(
-      `Interface "${call.ifname}" has MAC address ${link.mac} where ${entry.mac} is wanted. Set it with "${inSandbox(call, `ip link set ${call.ifname} address ${entry.mac}`)}"`,
+      `Interface "${call.ifname}" has MAC address ${link.mac}, but should have ${entry.mac}. Set it with "${inSandbox(call, `ip link set ${call.ifname} address ${entry.mac}`)}"`,
     );
   if (!link.up && !options.keepDown)
     throw new Error(

@@ -121,7 +121,7 @@ export function checkParent(call: Call<ParentConfig>, { link }: CheckedInterface
 export function checkMode({ link }: CheckedInterface, mode: string | undefined, wanted: string): void {
   if (mode !== wanted)
     throw new Error(
-      `Interface "${link.name}" has mode "${mode}" where "${wanted}" is wanted. Delete the container and add it again`,
+      `Interface "${link.name}" has mode "${mode}", but should have "${wanted}". Delete the container and add it again`,
     );
 }
 

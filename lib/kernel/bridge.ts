@@ -99,7 +99,7 @@ export function ensureGatewayAddress(socket: RouteSocket, link: Link, gateway: P
   const inTheWay = present.filter((prefix) => gateway.family === 4 || prefix.overlaps(gateway));
   if (!isPresent && inTheWay.length > 0 && !force)
     throw new Error(
-      `Bridge "${link.name}" has address ${inTheWay[0]} where ${gateway} is wanted. Remove it, use another bridge, or set "forceAddress"`,
+      `Bridge "${link.name}" has address ${inTheWay[0]}, but should have ${gateway}. Remove it, use another bridge, or set "forceAddress"`,
     );
   if (gateway.family === 6) ensureSysctl(['ipv6', 'conf', link.name, 'disable_ipv6'], '0');
   if (isPresent) return;

@@ -142,7 +142,7 @@ export const faults: readonly Fault[] = [
     replacement: 'sandbox.socket.attempt(...linkRequests(sandbox, ifname, wanted))',
     proof: 'refuse',
     run: '--subject iptables --only ADD/4-tuning/setlink --seed 1'.split(' '),
-    says: /of interface \\*"eth0\\*" is \w+ where \w+ is wanted/,
+    says: /of interface \\*"eth0\\*" is \w+, but should be \w+/,
   },
   {
     what: 'sbr takes every refusal to delete a rule for done',

@@ -385,7 +385,7 @@ test('another address on the bridge is refused, or replaced with forceAddress', 
   const other = { type: 'host-local', subnet: '10.7.0.0/24' };
   const pod = await host.addPod();
   const refused = await new Attachment(host, pod, bridgeNet({ ipam: other })).tryAdd();
-  t.regex(refused.error?.msg ?? '', /has address 10\.5\.0\.1\/24 where 10\.7\.0\.1\/24 is wanted/);
+  t.regex(refused.error?.msg ?? '', /has address 10\.5\.0\.1\/24, but should have 10\.7\.0\.1\/24/);
   await attach(host, bridgeNet({ ipam: other, forceAddress: true }), { pod });
   t.deepEqual(await addresses(host, 'br0'), ['10.7.0.1/24']);
 });

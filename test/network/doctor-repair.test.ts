@@ -96,7 +96,7 @@ test('what could not be repaired is said', async (t) => {
     fixes.map(({ fixed }) => fixed),
     [false],
   );
-  t.regex(fixes[0]!.failure!, /has address 10\.5\.0\.9\/24 where 10\.5\.0\.1\/24 is wanted/);
+  t.regex(fixes[0]!.failure!, /has address 10\.5\.0\.9\/24, but should have 10\.5\.0\.1\/24/);
 });
 
 test('another interface with the name of the bridge is nothing to repair', async (t) => {

@@ -167,7 +167,7 @@ test('ADD refuses what cannot be, and changes nothing', async (t) => {
     [{ vrfname: '../red' }, /"vrfname" is "\.\.\/red", which contains "\/"/],
     [{ vrfname: 'a-name-of-16-byte' }, /longer than the 15 bytes/],
     [{ vrfname: 'plain' }, /"plain" of the sandbox is of kind "dummy", not a VRF/],
-    [{ vrfname: 'full', table: 8 }, /"full" has table 7 where 8 is wanted/],
+    [{ vrfname: 'full', table: 8 }, /"full" has table 7, but should have 8/],
     [{ table: -1 }, /between 0 and/],
     [{ table: 'red' }, /whole number/],
     [{ prevResult: undefined }, /no "prevResult"/],
@@ -194,7 +194,7 @@ test('CHECK misses membership, VRF and table', async (t) => {
     ['ip link set eth0 nomaster', /"eth0" is not in VRF "red"/],
     ['ip link set red down', /"red" is down/],
     ['ip link delete red', /"red" is missing/],
-    ['ip link add red type vrf table 43', /table 43 where 42 is wanted/],
+    ['ip link add red type vrf table 43', /table 43, but should have 42/],
   ] as const) {
     await pod.run(drift.split(' '));
     t.regex((await vrf.tryCheck()).error!.msg, pattern);
