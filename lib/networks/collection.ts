@@ -48,6 +48,8 @@ export async function collect(
     for (const network of await configured()) networks.set(network.name, network);
   });
   steps.push(() => search(call, networks, living));
+  const containers = new Set(call.validAttachments.map(({ containerId }) => containerId));
+  steps.push(() => saved.collectResults((containerId) => containers.has(containerId)));
   await runAll(call, ...steps);
 }
 

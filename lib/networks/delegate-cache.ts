@@ -3,11 +3,21 @@
  * "prevResult" to DEL. It is kept up to date, so that a node can go back to Multus with pods running.
  */
 
-import { basename } from 'node:path';
+import { basename, join, resolve } from 'node:path';
 import { formatResult } from '../cni/result.ts';
-import { removeUnfinished, unlinkStateFile, writeStateFile } from '../state-file.ts';
-import { type CachedAttachment, cacheFile, readCached, resultsIn, toFile } from './attachment-cache.ts';
+import { isNetnsGone } from '../kernel/netns.ts';
+import { listStateFiles, removeUnfinished, unlinkStateFile, writeStateFile } from '../state-file.ts';
+import {
+  type CachedAttachment,
+  cacheFile,
+  fromFile,
+  readCached,
+  readCacheFile,
+  resultsIn,
+  toFile,
+} from './attachment-cache.ts';
 import type { Delegate } from './delegates.ts';
+import { usualStateDir } from './directories.ts';
 import { recordedResult } from './plugin-config.ts';
 
 /** What a delegate is known by. */
@@ -59,9 +69,40 @@ export class DelegateCache {
     removeUnfinished(resultsIn(this.directory), (name) => names.has(name));
   }
 
-  /** Removes unfinished files that killed processes have left. */
-  removeUnfinished(): void {
-    removeUnfinished(resultsIn(this.directory));
+  /**
+   * Removes what is cached of containers that are gone, because what was saved of them was lost, and unfinished
+   * files that killed processes have left.
+   * @param isKnown whether a container may exist, or be detached later.
+   */
+  collect(isKnown: (containerId: string) => boolean): void {
+    const results = resultsIn(this.directory);
+    // A runtime's own cache, if multus is told to save there.
+    if (resolve(results) === resultsIn(usualStateDir)) return;
+    removeUnfinished(results);
+    for (const name of namesIn(results)) {
+      const file = join(results, name);
+      const cached = readable(file);
+      if (cached && !isKnown(cached.containerId) && isNetnsGone(cached.netns)) unlinkStateFile(file);
+    }
+  }
+}
+
+/** Names of files; none if the directory cannot be read, which ADD reports. */
+function namesIn(directory: string): string[] {
+  try {
+    return listStateFiles(directory);
+  } catch {
+    return [];
+  }
+}
+
+/** An attachment, if the file can be read. */
+function readable(file: string): CachedAttachment | undefined {
+  try {
+    const value = readCacheFile(file);
+    return value && fromFile(value);
+  } catch {
+    return undefined;
   }
 }
 

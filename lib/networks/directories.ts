@@ -13,7 +13,7 @@ export const runtimeNetworks = '/etc/cni/net.d';
 /** Where multus looks for them unless "confDir" says otherwise, in this order. */
 export const multusNetworks = ['/etc/cni/multus/net.d', runtimeNetworks];
 /** Where CNI keeps its state. */
-const usualStateDir = '/var/lib/cni';
+export const usualStateDir = '/var/lib/cni';
 
 /** The directory of a plugin unless "cniDir" says otherwise. */
 export function usualDirectory(plugin: (typeof plugins)[number]): string {

@@ -5,6 +5,7 @@
  * "attachment"; Multus has the same in a result cache beside these files, which is kept for it.
  */
 
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import type { AttachmentId } from '../attachment.ts';
 import { ifnameProblem, isValidName } from '../cni/invocation.ts';
@@ -91,6 +92,16 @@ export class SavedDelegates {
     this.write(id.containerId, others);
   }
 
+  /** Adds to delegates that are not saved what the cache still has of their results. */
+  recall({ containerId }: AttachmentId, delegates: readonly Delegate[]): Delegate[] {
+    return delegates.map((one) => ({ ...one, result: this.cache.read(containerId, one).result }));
+  }
+
+  /** Forgets the results of such delegates. @throws CniError when one cannot be removed. */
+  forget({ containerId }: AttachmentId, delegates: readonly Delegate[]): void {
+    this.cache.remove(containerId, delegates);
+  }
+
   /** What is saved for an attachment, and what is saved for others of the same container. */
   private divide(id: AttachmentId): [own: SavedDelegate[], others: SavedDelegate[]] {
     const all = Object.groupBy(this.readUsable(id.containerId), ({ of }) =>
@@ -102,7 +113,16 @@ export class SavedDelegates {
   /** Removes unfinished files that killed processes have left. */
   removeUnfinished(): void {
     removeUnfinished(this.directory, isValidName);
-    this.cache.removeUnfinished();
+  }
+
+  /**
+   * Removes results of containers for which nothing is saved, and which are gone.
+   * @param isValid whether a container exists all the same.
+   * @throws CniError when a file cannot be removed.
+   */
+  collectResults(isValid: (containerId: string) => boolean): void {
+    // An ADD saves before it caches, so what is saved is looked up afterwards.
+    this.cache.collect((id) => isValid(id) || existsSync(join(this.directory, id)));
   }
 
   /** IDs of the containers for which something is saved. @throws the error of open(2) for a directory. */

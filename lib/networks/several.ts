@@ -167,6 +167,7 @@ export function defineSeveralNetworks<S extends Shape>(
       else if (call.context.depth === 0)
         await detachAsConfigured(
           call,
+          saved,
           () => chosenDelegates(call),
           async () => asDelegatesOf(call, await required(call, undefined)),
         );
@@ -230,10 +231,16 @@ function completed(call: Call, one: SavedDelegate): SavedDelegate {
  * container from being removed.
  * @param sources what the pod's delegates may be; when one fails, the next is used.
  */
-async function detachAsConfigured(call: Call, ...sources: (() => Promise<Delegate[]>)[]): Promise<void> {
+async function detachAsConfigured(
+  call: Call,
+  saved: SavedDelegates,
+  ...sources: (() => Promise<Delegate[]>)[]
+): Promise<void> {
   for (const source of sources) {
     try {
-      await detach(call, await source());
+      const delegates = await source();
+      await detach(call, saved.recall(call.attachment, delegates));
+      saved.forget(call.attachment, delegates);
       return;
     } catch (error) {
       call.warn(`Nothing was saved of the container's networks: ${(error as Error).message}`);
