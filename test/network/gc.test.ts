@@ -69,7 +69,10 @@ for (const [what, lose] of [
     writeNetworks(host, [...named, manifold, alone]);
     const cni = (...args: string[]) =>
       host.tryRun([command, ...args], { env: { CNI_PATH: suites.ours, CNI_IFNAME: 'eth0' } });
-    const ids = async () => (await host.run(['ls', '/var/lib/cni/multus'])).trim();
+    const ids = async () =>
+      (
+        await host.run(['find', '/var/lib/cni/multus', '-type', 'f', '-maxdepth', '1', '-printf', '%f'])
+      ).trim();
     const pod = await host.addPod();
     t.is((await cni('add', 'several', pod.netns)).exit, 0);
     const id = await ids();
