@@ -1,6 +1,6 @@
 /**
- * The result cache in libcni's format: what ADD returned for each attachment. A runtime has one, and Multus has
- * one for its delegates.
+ * The result cache in libcni's format: what ADD returned for each attachment. A runtime has one, and Multus
+ * has one for its delegates.
  */
 
 import { join } from 'node:path';

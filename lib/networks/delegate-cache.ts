@@ -70,8 +70,8 @@ export class DelegateCache {
   }
 
   /**
-   * Removes what is cached of containers that are gone, because what was saved of them was lost, and unfinished
-   * files that killed processes have left.
+   * Removes what is cached of containers that are gone, because what was saved of them was lost, and
+   * unfinished files that killed processes have left.
    * @param isKnown whether a container may exist, or be detached later.
    */
   collect(isKnown: (containerId: string) => boolean): void {
