@@ -198,7 +198,7 @@ for (const [what, keys, drift, pattern] of [
     'a kernel setting',
     {},
     ['sysctl', '-qw', 'net.core.somaxconn=3'],
-    /"net.core.somaxconn" is "3" where "500"/,
+    /"net.core.somaxconn" is "3", but should be "500"/,
   ],
   ['the MTU', {}, ['ip', 'link', 'set', 'eth0', 'mtu', '1399'], /"mtu" .* 1399 where 1400/],
   ['promiscuous mode', {}, ['ip', 'link', 'set', 'eth0', 'promisc', 'off'], /"promisc"/],
