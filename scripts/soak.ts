@@ -122,15 +122,14 @@ async function run(): Promise<void> {
   }
   for (const line of left) findings.violation(`Left behind: ${line}`);
   for (const line of lost) findings.violation(`Lost: ${line}`);
-  for (const text of [...times.growths(), ...memory.growths(), ...observer.referenceReach.excess()])
-    findings.violation(text);
+  for (const text of [...times.growths(), ...memory.growths()]) findings.violation(text);
   const trends = times
     .trends()
     .map(
       ({ contender, command: verb, calls, first, last }) =>
         `${verb} (${contender}): ${first.toFixed()} ms in the first quarter of ${calls} calls, ${last.toFixed()} ms in the last`,
     );
-  const told = [...trends, ...memory.report(), ...observer.referenceReach.report()];
+  const told = [...trends, ...memory.report()];
   console.log(`\n${[findings.summary(), ...told].join('\n')}`);
   const { length } = findings.violations;
   console.log(`\n${ended} lives in ${elapsed().toFixed(1)} minutes, ${length} violations`);

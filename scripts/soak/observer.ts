@@ -17,7 +17,6 @@ import { reservationsOf } from './collection.ts';
 import type { Findings } from './findings.ts';
 import { type NetworkOptions, podPort, type SoakNetwork } from './networks.ts';
 import type { Pod } from './pod.ts';
-import { ReferenceReach } from './reference-reach.ts';
 import type { Runtime } from './runtime.ts';
 import { sceneOf } from './scene.ts';
 
@@ -97,7 +96,6 @@ interface Way {
 
 /** The observer of a soak. */
 export class Observer {
-  readonly referenceReach = new ReferenceReach();
   private readonly runtime: Runtime;
   private readonly findings: Findings;
   private readonly networks: readonly SoakNetwork[];
@@ -204,17 +202,18 @@ export class Observer {
 
   /** @param address the pod's, which the question is to lead to. */
   private async reach(pod: Pod, address: string, { by, at, port }: Way): Promise<void> {
+    // The reference announces no addresses, so that the host would go on sending to the pod that had this one.
+    if (pod.isConnectedByReference) await run(['ip', 'neigh', 'flush', 'to', address]);
     let said = '';
     for (let tries = 0; tries < askAtMost; tries++) {
       said = await by.ask(at, port);
       if (said === pod.name) {
-        if (pod.isConnectedByReference) this.referenceReach.note(pod.isOfReferenceAlone, true);
         this.findings.count(tries === 0 ? 'pod reached' : 'pod reached late');
         return;
       }
     }
     if (this.runtime.isSpoiled(pod)) this.findings.count('pod that the reference took out of the firewall');
-    else if (pod.isConnectedByReference) this.referenceReach.note(pod.isOfReferenceAlone, false);
+    else if (pod.isOfReferenceAlone) this.findings.count('pod of the reference alone out of reach');
     else
       this.findings.violation(
         `${pod.name} is asked at ${at}:${port}, and the answer is: ${said}. Its last calls: ${pod.lastCalls}\n${await sceneOf(pod, address)}`,

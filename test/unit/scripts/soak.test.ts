@@ -7,7 +7,6 @@ import { SoakAgent } from '../../../scripts/soak/agent.ts';
 import { Gate } from '../../../scripts/soak/gate.ts';
 import { MemoryWatch } from '../../../scripts/soak/memory.ts';
 import { differences } from '../../../scripts/soak/picture.ts';
-import { ReferenceReach } from '../../../scripts/soak/reference-reach.ts';
 import { Times } from '../../../scripts/soak/times.ts';
 
 /** Times of calls that grow evenly, each up to a third more or less, in milliseconds. */
@@ -133,22 +132,4 @@ test('an agent that ends by itself is told and started again, one that is killed
   t.truthy(agent.pid);
   await agent.end();
   t.deepEqual(told, ['SIGSEGV']);
-});
-
-test('pods of the reference out of reach are its own doing, unless this suite loses more', (t) => {
-  const excessOf = (alone: [lost: number, asked: number], mixed: [lost: number, asked: number]) => {
-    const reach = new ReferenceReach();
-    for (const [isAlone, [lost, asked]] of [
-      [true, alone],
-      [false, mixed],
-    ] as const)
-      for (let i = 0; i < asked; i++) reach.note(isAlone, i >= lost);
-    return reach.excess().length;
-  };
-  t.is(excessOf([10, 500], [20, 1000]), 0);
-  t.is(excessOf([10, 500], [60, 1000]), 1);
-  t.is(excessOf([0, 500], [0, 1000]), 0);
-  t.is(excessOf([0, 500], [20, 1000]), 1);
-  // Where nothing is known of the reference, nothing can be said.
-  t.is(excessOf([0, 0], [20, 1000]), 0);
 });
