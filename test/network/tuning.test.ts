@@ -200,7 +200,7 @@ for (const [what, keys, drift, pattern] of [
     ['sysctl', '-qw', 'net.core.somaxconn=3'],
     /"net.core.somaxconn" is "3", but should be "500"/,
   ],
-  ['the MTU', {}, ['ip', 'link', 'set', 'eth0', 'mtu', '1399'], /"mtu" .* 1399 where 1400/],
+  ['the MTU', {}, ['ip', 'link', 'set', 'eth0', 'mtu', '1399'], /"mtu" .* 1399, but should be 1400/],
   ['promiscuous mode', {}, ['ip', 'link', 'set', 'eth0', 'promisc', 'off'], /"promisc"/],
   ['reception of multicast', {}, ['ip', 'link', 'set', 'eth0', 'allmulticast', 'off'], /"allmulti"/],
   ['the queue length', {}, ['ip', 'link', 'set', 'eth0', 'txqueuelen', '7'], /"txQLen"/],
