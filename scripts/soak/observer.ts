@@ -202,7 +202,7 @@ export class Observer {
 
   /** @param address the pod's, which the question is to lead to. */
   private async reach(pod: Pod, address: string, { by, at, port }: Way): Promise<void> {
-    // The reference announces no addresses, so that the host would go on sending to the pod that had this one.
+    // The reference announces no addresses, so the host would go on sending to the pod that had this one.
     if (pod.isConnectedByReference) await run(['ip', 'neigh', 'flush', 'to', address]);
     let said = '';
     for (let tries = 0; tries < askAtMost; tries++) {

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { attach, sample } from '../support/chain.ts';
 import { cni, command, directory, here } from '../support/command.ts';
-import { makeHost, startAgent } from '../support/host.ts';
+import { type Host, makeHost, startAgent } from '../support/host.ts';
 import { links, snapshot, until } from '../support/observe.ts';
 import { pluginNames, suites } from '../support/plugin.ts';
 
@@ -246,6 +246,13 @@ test('list and draw show attachments and orphans; gc removes the orphans', async
   t.is((await host.run(['ip', '-n', web.name, '-o', 'link'])).includes('eth0'), false);
 });
 
+/** Waits until the kernel has removed the interfaces of pods that are gone, but for so many. */
+const untilPodInterfaces = (host: Host, count: number) =>
+  until('the interfaces of the dead pods are gone', async () => {
+    const ports = (await links(host)).filter(({ ifname }) => ifname.startsWith('veth'));
+    return ports.length === count;
+  });
+
 /** A host with one network and an agent, and what it takes to run the command on it. */
 async function hostWith(t: ExecutionContext, network: object) {
   const host = await makeHost(t);
@@ -271,6 +278,7 @@ test('gc without a network removes the orphans of all of them', async (t) => {
   writeFileSync(host.file('/etc/cni/net.d/20-ptp.conflist'), JSON.stringify(sample('20-ptp.conflist')));
   for (const file of ['10-bridge.conflist', '20-ptp.conflist'])
     await (await attach(host, sample(file))).pod.remove();
+  await untilPodInterfaces(host, 0);
   t.is((await orphans()).length, 2);
   const { exit, stdout, stderr } = await run(['gc']);
   t.is(exit, 0, stdout + stderr);
@@ -284,6 +292,7 @@ test('gc does all that it should though nobody reads what it prints', async (t) 
   for (const closed of ['> /run/out', '2> /run/out']) {
     for (const file of ['10-bridge.conflist', '20-ptp.conflist'])
       await (await attach(host, sample(file))).pod.remove();
+    await untilPodInterfaces(host, 0);
     t.is((await orphans()).length, 2);
     // A FIFO whose reader has gone.
     const script = `rm -f /run/out; mkfifo /run/out; head -c 0 /run/out & ${command} gc --trace ${closed}; echo $?`;
@@ -314,6 +323,7 @@ test('gc removes orphans of a network below 1.1.0, which has no GC, and leaves a
     capabilities: { portMappings: [{ hostPort: 9090, containerPort: 80, protocol: 'tcp' }] },
   });
   for (const { pod } of [reserved, inRules]) await pod.remove();
+  await untilPodInterfaces(host, 1);
   // Of this one, only the firewall still knows.
   await host.run(['rm', `/var/lib/cni/networks/podnet/${inRules.ip}`]);
   const before = await orphans();
@@ -376,10 +386,7 @@ test('gc --all --dry-run tells what would be removed, the living too, and remove
   t.is((await run(['add', 'podnet', alive.netns], port8080)).exit, 0);
   t.is((await run(['add', 'podnet', dead.netns])).exit, 0);
   await dead.remove();
-  await until('the interface of the dead pod is gone', async () => {
-    const ports = (await links(host)).filter(({ ifname }) => ifname.startsWith('veth'));
-    return ports.length === 1;
-  });
+  await untilPodInterfaces(host, 1);
   const before = await snapshot(host);
   const dry = await run(['gc', 'podnet', '--all', '--dry-run']);
   t.is(dry.exit, 1, dry.stderr);

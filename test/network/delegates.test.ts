@@ -65,7 +65,7 @@ test('an IPAM plugin that is just being replaced is waited for', async (t) => {
   // Like copying a new program over it: execve(2) fails with ETXTBSY while the file is open for writing, and is
   // tried for five seconds. The pair is made right before the first try.
   const write = `exec 3>>/run/bin/addresses; echo open
-    for i in $(seq 600); do ls -d /sys/class/net/veth* >/dev/null 2>&1 && break; sleep 0.1; done; sleep 0.3`;
+    for i in $(seq 600); do ls -d /sys/class/net/veth* >/dev/null 2>&1 && break; sleep 0.05; done; sleep 0.3`;
   const writer = spawn(program, [...args, 'sh', '-c', write], {
     env: cleanEnv,
     stdio: ['ignore', 'pipe', 'inherit'],

@@ -48,7 +48,8 @@ test('bridge: a pod gets its address by the bridge, and DEL releases it while th
 
   await one.del();
   await server.untilReleased(one.ip);
-  t.regex(server.said(), new RegExp(`DHCPRELEASE\\(eth0\\) ${one.ip.replaceAll('.', '\\.')} `));
+  const release = new RegExp(`DHCPRELEASE\\(eth0\\) ${one.ip.replaceAll('.', '\\.')} `);
+  await until('the server was told', async () => release.test(server.said()));
   // The server truncates the file before it rewrites it.
   await until('the other lease is kept', async () => (await server.leases()).includes(` ${two.ip} `));
   t.is(await link(one.pod, 'eth0'), undefined);
@@ -110,7 +111,8 @@ test('ptp: a server on the host end of the pair is asked, and told of DEL', asyn
   t.true(await ping(host, one.ip));
   await one.del();
   await server.untilReleased(one.ip);
-  t.regex(server.said(), new RegExp(`DHCPRELEASE\\(${hostEnd}\\) ${one.ip.replaceAll('.', '\\.')} `));
+  const release = new RegExp(`DHCPRELEASE\\(${hostEnd}\\) ${one.ip.replaceAll('.', '\\.')} `);
+  await until('the server was told', async () => release.test(server.said()));
   t.deepEqual(leaseFiles(host), []);
 });
 
@@ -143,7 +145,7 @@ test('a daemon that takes requests but does not answer: code 11 in bounded time,
       );
     }),
   );
-  t.true(Date.now() - started < 40_000);
+  t.true(Date.now() - started < 120_000);
 });
 
 test('a daemon that is restarted during ADD and DEL: code 11, and the next try succeeds', async (t) => {
@@ -191,7 +193,12 @@ test('a lease whose namespace is no longer one ends neither the daemon nor other
   // A loop of symbolic links in its place. Lazily, because a renewal may have the namespace open.
   await host.run(['sh', '-c', `umount --lazy "$0" && ln -sfn "${broken.pod.name}" "$0"`, broken.pod.netns]);
   await until('the broken lease has ended', () => leaseFiles(host).length === 1);
-  const granted = await expiryOf(sound);
+  let granted = Number.NaN;
+  // The server truncates the file before it rewrites it.
+  await until('its lease is listed', async () => {
+    granted = await expiryOf(sound);
+    return granted > 0;
+  });
   await until('the other one is renewed', async () => (await expiryOf(sound)) > granted);
   await sound.check();
   // DEL of the broken one goes through as well: the server takes the address back in time.

@@ -228,7 +228,7 @@ test('a collector that is down, or hangs, fails nothing, and is reported once', 
 test('trouble with the collector is told once a minute at most', async (t) => {
   const { host, stop } = await startTraced(t, {
     hasCollector: false,
-    env: { ...endpoint, OTEL_EXPORTER_OTLP_TIMEOUT: '50' },
+    env: { ...endpoint, OTEL_EXPORTER_OTLP_TIMEOUT: '2000' },
   });
   const errors = () => readFileSync(host.file('/run/agent.err'), 'utf8');
   const version = () => runPlugin(host, 'bridge', 'VERSION', { env: { TRACEPARENT } });

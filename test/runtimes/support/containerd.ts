@@ -144,7 +144,7 @@ export class Containerd {
       stdout?: Buffer;
       stderr?: Buffer;
       exit_code?: number;
-    }>('ExecSync', { container_id: container, cmd, timeout: 10 });
+    }>('ExecSync', { container_id: container, cmd, timeout: 120 });
     if (exit_code) throw new Error(`${cmd.join(' ')}: exit ${exit_code}\n${stderr}`);
     return String(stdout ?? '').trim();
   }

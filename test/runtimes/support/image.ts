@@ -65,7 +65,7 @@ export async function makeImage(
  * looking up "http".
  */
 export function browseCommand(address: string, port: number): string[] {
-  const script = `printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 5 "$1" "$2"`;
+  const script = `printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 30 "$1" "$2"`;
   return ['sh', '-c', script, 'sh', address, String(port)];
 }
 
