@@ -72,7 +72,8 @@ export const gc = (suite: Suite): Subcommand<GcArguments> => ({
     }
     const inventory = await takeInventory(configDir(), cacheDir());
     const { attachments, problems, ruleProblems, unknown, hidden } = inventory;
-    for (const problem of new Set([...problems, ...unknown, ...hidden])) warn(problem);
+    for (const problem of new Set([...problems, ...unknown, ...hidden.map(({ message }) => message)]))
+      warn(problem);
     const isSearched = all || unknown.length + hidden.length === 0;
     if (!isSearched) {
       warn(
