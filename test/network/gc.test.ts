@@ -10,7 +10,7 @@ import type { Host } from '../support/host.ts';
 import { addresses } from '../support/observe.ts';
 import { makeOperator, type Operator } from '../support/operator.ts';
 import { suites } from '../support/plugin.ts';
-import { makeHostWithNetworks, named, several, writeNetworks } from '../support/several.ts';
+import { interfacesOf, makeHostWithNetworks, named, several, writeNetworks } from '../support/several.ts';
 
 test('pods that a shell in another mount namespace does not see are not taken for orphaned', async (t) => {
   const on = await makeOperator(t, [bridged]);
@@ -199,9 +199,25 @@ test('gc keeps what belongs to containers whose records are elsewhere, until the
   const { found } = await examine(on);
   t.is(found.filter(({ rule, subject }) => rule === 'records' && /without a record/.test(subject)).length, 3);
 
+  await on.sh('iptables -t nat -F');
+  const repaired = await on.tryCni(['repair']);
+  t.deepEqual([repaired.exit, repaired.stdout.match(/^Not looked at: /gm)?.length], [0, 3], repaired.stdout);
+  t.regex(repaired.stdout, /^0 attachments repaired, 0 intact, 3 not recorded and not looked at\.$/m);
+  for (const warned of [repaired, await on.tryCni(['list'])])
+    t.deepEqual(warned.stderr.match(/^Warning: (?=Bridge|The host|No runtime)/gm)?.length, 3, warned.stderr);
+  t.is((await on.tryCni(['repair'], elsewhere)).exit, 0);
+
   t.deepEqual(await states(elsewhere), ['ok', 'ok', 'ok']);
   t.is((await on.tryCni(['gc'], elsewhere)).exit, 0);
   t.is(await left(), before);
+
+  const all = await on.tryCni(['gc', '--all', 'net']);
+  t.is(all.exit, 1, all.stdout + all.stderr);
+  const [, remove] =
+    /^Still there: interfaces "veth\w+", .* remove them with "(.*)"$/m.exec(all.stdout) ?? [];
+  await on.sh(remove!);
+  t.deepEqual(await interfacesOf(pods[0]!), []);
+  t.is((await on.tryCni(['gc', '--all', 'net'])).exit, 0);
 
   for (const pod of pods) await pod.remove();
   // The host was booted since, as far as files tell.
