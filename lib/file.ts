@@ -51,7 +51,7 @@ export function readRegularFile(
   }
 }
 
-/** The status of what a path leads to; undefined when that is nothing, or out of reach as by a loop of links. */
+/** What a path leads to; undefined when it is nothing, or out of reach, as in a loop of links. */
 export function statusAt(path: string): Stats | undefined {
   try {
     return statSync(path, { throwIfNoEntry: false });

@@ -101,8 +101,8 @@ function isInstalled(programs: Programs, program: string): boolean {
 }
 
 /**
- * Lines of iptables-save by table: policies as ":CHAIN POLICY" and rules as "-A CHAIN …". A table that does not
- * end with "COMMIT" is left out: at a rule that it has no words for, the program ends.
+ * Lines of iptables-save by table: policies as ":CHAIN POLICY" and rules as "-A CHAIN …". A table that does
+ * not end with "COMMIT" is left out: at a rule that it has no words for, the program ends.
  */
 function tablesOf(text: string): Map<string, string[]> {
   const tables = new Map<string, string[]>();
