@@ -2,6 +2,7 @@
 
 import { attachmentKey } from '../lib/attachment.ts';
 import type { Suite } from '../main.ts';
+import { shellWord } from './doctor/check.ts';
 import { CommandError, describeError, ExitCode } from './errors.ts';
 import { collectNode } from './gc/node.ts';
 import { givenName, type HostAttachment, type Inventory, takeInventory } from './inventory.ts';
@@ -72,7 +73,8 @@ export const gc = (suite: Suite): Subcommand<GcArguments> => ({
     }
     const inventory = await takeInventory(configDir(), cacheDir());
     const { attachments, problems, ruleProblems, unknown, hidden } = inventory;
-    for (const problem of new Set([...problems, ...unknown, ...hidden])) warn(problem);
+    for (const problem of new Set([...problems, ...unknown, ...hidden.map(({ message }) => message)]))
+      warn(problem);
     const isSearched = all || unknown.length + hidden.length === 0;
     if (!isSearched) {
       warn(
@@ -87,7 +89,8 @@ export const gc = (suite: Suite): Subcommand<GcArguments> => ({
       if (network === undefined) print(paint('bold', name));
       const own = attachments.filter((one) => one.network === name);
       try {
-        await collectNetwork(networkOf(name, inventory), own, options);
+        const veths = hidden.flatMap((one) => (one.networks.includes(name) ? one.interfaces : []));
+        await collectNetwork(networkOf(name, inventory), own, { ...options, veths });
       } catch (error) {
         if (network !== undefined) throw error;
         warn(describeError(error));
@@ -115,12 +118,14 @@ interface Options extends Pick<GcArguments, 'all' | 'trace'> {
   dryRun: boolean;
   /** Whether the plugins also search for what belongs to no known attachment. */
   isSearched: boolean;
+  /** Interfaces that seem to lead to containers of the network that no record names. */
+  veths: readonly string[];
 }
 
 async function collectNetwork(
   list: NetworkList,
   own: readonly HostAttachment[],
-  { dryRun, all, trace, isSearched }: Options,
+  { dryRun, all, trace, isSearched, veths }: Options,
 ): Promise<void> {
   const stale = own.filter(({ orphaned }) => all || orphaned.length > 0);
   const kept = own.filter((one) => !stale.includes(one));
@@ -143,12 +148,19 @@ async function collectNetwork(
         : `${paint('red', 'Still there:')} ${describe(one)}: ${why}`,
     );
   }
+  // No record tells DEL of the namespaces that they lead into.
+  const interfaces = all ? veths.filter((one) => outcome.interfaces.has(one)) : [];
+  if (interfaces.length > 0)
+    print(
+      `${paint('red', 'Still there:')} interfaces ${interfaces.map((one) => `"${one}"`).join(', ')}, as no record names them. ` +
+        `If no container needs them, remove them with "${interfaces.map((one) => `ip link del ${shellWord(one)}`).join(' && ')}"`,
+    );
   for (const error of outcome.errors) warn(describeError(error));
   const left = outcome.remaining.size;
   print(
     `${count(stale.length - left, 'attachment')} removed, ${left > 0 ? `${left} still there, ` : ''}${kept.length} kept.`,
   );
-  if (left > 0 || outcome.errors.length > 0) process.exitCode = ExitCode.Failure;
+  if (left + interfaces.length + outcome.errors.length > 0) process.exitCode = ExitCode.Failure;
 }
 
 function describe(one: HostAttachment): string {
@@ -162,12 +174,14 @@ interface Outcome {
   readonly remaining: ReadonlyMap<HostAttachment, string>;
   /** What else failed. */
   readonly errors: readonly Error[];
+  /** Names of the interfaces that the host has then. */
+  readonly interfaces: ReadonlySet<string>;
 }
 
 /** The outcome for a network that must not be collected: everything remains. */
 function refuse(name: string, stale: readonly HostAttachment[]): Outcome {
   const why = `network "${name}" has "disableGC" set, so that nothing is collected`;
-  return { remaining: new Map(stale.map((one) => [one, why])), errors: [] };
+  return { remaining: new Map(stale.map((one) => [one, why])), errors: [], interfaces: new Set() };
 }
 
 /**
@@ -199,7 +213,7 @@ async function collect(
     if (trace) remaining.set(one, failure ? describeError(failure) : trace);
     else if (failure) errors.push(failure);
   }
-  return { remaining, errors };
+  return { remaining, errors, interfaces: new Set(after.links.map(({ name }) => name)) };
 }
 
 /** @returns undefined if there is no usable record: a damaged one must not prevent the removal. */

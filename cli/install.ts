@@ -4,6 +4,7 @@ import { execFileSync } from 'node:child_process';
 import { linkSync, readdirSync, renameSync, statSync } from 'node:fs';
 import { basename, join, resolve } from 'node:path';
 import { readLaunch } from '../launcher/launch.ts';
+import { statusAt } from '../lib/file.ts';
 import type { Suite } from '../main.ts';
 import packageJson from '../package.json' with { type: 'json' };
 import { CommandError, ExitCode } from './errors.ts';
@@ -100,9 +101,7 @@ async function replace(names: readonly string[], binDir: string): Promise<void> 
   await changeDirectory(binDir, (staging) => {
     const backup = new Backup(binDir);
     const previous = new Map(names.map((name) => [name, identify(join(binDir, name), name)]));
-    const blocked = names.find((name) =>
-      statSync(join(binDir, name), { throwIfNoEntry: false })?.isDirectory(),
-    );
+    const blocked = names.find((name) => statusAt(join(binDir, name))?.isDirectory());
     if (blocked)
       throw new CommandError(`"${join(binDir, blocked)}" is a directory. Remove it. Nothing was changed`);
     const staged = join(staging, basename(hidden));

@@ -17,7 +17,7 @@ import { seenLinks } from '../lib/kernel/seen-links.ts';
 import { lookOnce, type Once } from '../lib/kernel/sharing.ts';
 import { isObject } from '../lib/object.ts';
 import type { HostAttachment, PodName, PublishedPort } from './inventory/attachment.ts';
-import { findHidden } from './inventory/hidden.ts';
+import { findHidden, type Hidden } from './inventory/hidden.ts';
 import { findNamespaces } from './inventory/namespaces.ts';
 import { Unrecorded } from './inventory/unrecorded.ts';
 import type { CachedAttachment } from './libcni/cache.ts';
@@ -59,7 +59,7 @@ export interface Inventory {
   /** Why there may be living attachments that are not listed above; empty when all are known. */
   unknown: string[];
   /** Why there may be living attachments among those listed above that no record names. */
-  hidden: string[];
+  hidden: Hidden[];
 }
 
 /**
@@ -133,7 +133,10 @@ export async function takeInventory(
     networks: [...networks.values()],
     attachments: [...attachments.values()],
     records,
-    hasRecords: entries.length > 0,
+    // A record that was made by hand does not tell where the runtime keeps its own.
+    ofRuntime: recorded.filter(
+      ({ containerId, orphaned }) => orphaned.length === 0 && !isByHand(containerId),
+    ),
     directory,
     links: () => seenLinks(once).all,
   });

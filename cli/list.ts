@@ -136,8 +136,8 @@ function structured({ inventory: { ranges, problems }, rows }: Listing): object 
   return { attachments, ranges: ranges.map(printedRange), problems };
 }
 
-function warnOf({ ranges, problems }: Inventory): void {
-  for (const problem of problems) warn(problem);
+function warnOf({ ranges, problems, hidden }: Inventory): void {
+  for (const text of [...problems, ...hidden.map(({ message }) => message)]) warn(text);
   for (const { network, range, used } of ranges.filter(isFull))
     warn(
       `Network "${network}" has given away all ${used} addresses of ${range}, so that the next ADD fails. ` +

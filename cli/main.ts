@@ -76,13 +76,18 @@ export async function main(args: readonly string[], suite: Suite): Promise<void>
 const printing = ['list', 'validate', 'explain'];
 
 /**
- * Whoever reads the output may stop early, as "head" does: a command that changes the host must finish what
- * it does all the same.
+ * Whoever reads the output may stop early, as "head" does, and a disk may be full: a command that changes the
+ * host must finish what it does all the same.
  */
 function outliveReaders(command: string | undefined): void {
+  let isTold = false;
   for (const stream of [process.stdout, process.stderr])
     stream.on('error', (error) => {
-      if (errnoOf(error) !== 'EPIPE') throw error;
+      if (errnoOf(error) !== 'EPIPE' && !isTold) {
+        isTold = true;
+        process.exitCode = ExitCode.Failure;
+        note(`${paintError('red', 'Error:')} Cannot write the output: ${describeError(error)}`);
+      }
       if (stream === process.stdout && printing.includes(`${command}`)) process.exit(ExitCode.Failure);
     });
 }

@@ -6,7 +6,7 @@ import { ExitCode } from './errors.ts';
 import { type HostAttachment, takeInventory } from './inventory.ts';
 import { findNamed, unknownName } from './names.ts';
 import { configuredNetworks } from './networks.ts';
-import { repairAttachments } from './repair/attachment.ts';
+import { repairAttachments, sortOut } from './repair/attachment.ts';
 import { describeRepaired, isBroken, nameOf, summarize } from './repair/report.ts';
 import { cacheDir, configDir, environment, environmentHelp } from './settings.ts';
 import { checkStates } from './state.ts';
@@ -36,14 +36,14 @@ export function repair(suite: Suite): Subcommand<RepairArguments> {
           'Masquerading, published ports, the way through the firewall, addresses, ports and state of bridges, routes to pods, ' +
             'forwarding and bandwidth limits are compared with what ADD made, and what is missing is made again. Pods are not ' +
             'touched, and their connections go on. Then CHECK is run: the exit code is 1 if anything remains broken, or with ' +
-            `--dry-run if anything is missing, or if a file cannot be read. Attachments whose network namespace is gone are left to "cni gc".\n\n${environmentHelp}`,
+            `--dry-run if anything is missing, or if a file cannot be read. Attachments whose network namespace is gone are left to "cni gc", and those without a record are not looked at.\n\n${environmentHelp}`,
         ),
     handler: async ({ names = [], 'dry-run': isDryRun }) => {
       const inventory = await takeInventory(configDir(), cacheDir());
-      for (const problem of inventory.problems) warn(problem);
-      const chosen = choose(inventory.attachments, names);
-      const orphans = chosen.filter(({ orphaned }) => orphaned.length > 0);
-      const running = chosen.filter((one) => !orphans.includes(one));
+      const { problems, unknown, hidden } = inventory;
+      for (const text of new Set([...problems, ...unknown, ...hidden.map(({ message }) => message)]))
+        warn(text);
+      const { running, ...others } = sortOut(choose(inventory.attachments, names), inventory);
       const { program } = readLaunch(process.argv);
       const options = { suite, program, environment: environment(), isDryRun };
       const repaired = await repairAttachments(running, inventory, options);
@@ -52,9 +52,11 @@ export function repair(suite: Suite): Subcommand<RepairArguments> {
       const unchecked = { kind: 'unchecked', problems: [] } as const;
       const checked = repaired.map((one) => ({ ...one, state: states.get(one.attachment) ?? unchecked }));
       for (const one of checked) for (const line of describeRepaired(one, isDryRun)) print(line);
-      for (const one of orphans) print(`Left to "cni gc": ${nameOf(one)}: ${one.orphaned.join('; ')}`);
-      print(summarize(checked, orphans.length, isDryRun));
-      if (checked.some(isBroken) || inventory.problems.length > 0) process.exitCode = ExitCode.Failure;
+      for (const one of others.orphans) print(`Left to "cni gc": ${nameOf(one)}: ${one.orphaned.join('; ')}`);
+      for (const one of others.unrecorded)
+        print(`Not looked at: ${nameOf(one)}: no record says how ADD left it`);
+      print(summarize(checked, others, isDryRun));
+      if (checked.some(isBroken) || problems.length + unknown.length > 0) process.exitCode = ExitCode.Failure;
     },
   };
 }

@@ -2,6 +2,7 @@
 
 import { readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
+import { statusAt } from '../lib/file.ts';
 import type { Suite } from '../main.ts';
 import { CommandError, ExitCode } from './errors.ts';
 import { withFormat } from './format.ts';
@@ -113,8 +114,6 @@ function installedIn(
   isGiven: boolean,
 ): ((name: string) => boolean) | undefined {
   const isAsked = isGiven || Boolean(process.env.CNI_PATH);
-  if (!isAsked && !directories.some((directory) => statSync(directory, { throwIfNoEntry: false })))
-    return undefined;
-  return (name) =>
-    directories.some((directory) => statSync(join(directory, name), { throwIfNoEntry: false })?.isFile());
+  if (!isAsked && !directories.some(statusAt)) return undefined;
+  return (name) => directories.some((directory) => statusAt(join(directory, name))?.isFile());
 }

@@ -1,6 +1,16 @@
 /** Reading and removing files that may be damaged, endless like a device, or not regular files. */
 
-import { closeSync, constants, fstatSync, openSync, readSync, rmSync, unlinkSync } from 'node:fs';
+import {
+  closeSync,
+  constants,
+  fstatSync,
+  openSync,
+  readSync,
+  rmSync,
+  type Stats,
+  statSync,
+  unlinkSync,
+} from 'node:fs';
 import { CniError, ErrorCode } from './errors.ts';
 
 const { O_RDONLY, O_NOFOLLOW, O_NONBLOCK } = constants;
@@ -38,6 +48,15 @@ export function readRegularFile(
     return bytes.toString('utf8', 0, length);
   } finally {
     closeSync(fd);
+  }
+}
+
+/** What a path leads to; undefined when it is nothing, or out of reach, as in a loop of links. */
+export function statusAt(path: string): Stats | undefined {
+  try {
+    return statSync(path, { throwIfNoEntry: false });
+  } catch {
+    return undefined;
   }
 }
 

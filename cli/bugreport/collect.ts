@@ -1,11 +1,10 @@
 /** What `cni bugreport` puts into its archive. */
 
-import { statSync } from 'node:fs';
 import { join } from 'node:path';
 import { defaultSocket } from '../../agent/agent.ts';
 import { parseJson } from '../../lib/cni/json.ts';
 import { namesIn } from '../../lib/directory.ts';
-import { readRegularFile } from '../../lib/file.ts';
+import { readRegularFile, statusAt } from '../../lib/file.ts';
 import { Netns } from '../../lib/kernel/netns.ts';
 import type { Programs } from '../../lib/kernel/programs.ts';
 import { askStatus } from '../agent-status.ts';
@@ -112,13 +111,16 @@ async function podOutput(programs: Programs, path: string): Promise<string> {
 }
 
 function configurations(): Entry[] {
-  return namesIn(configDir())
-    .filter((name) => statSync(join(configDir(), name), { throwIfNoEntry: false })?.isFile())
-    .map((name, i) => ({
-      // Names in a tar archive must be short.
-      name: `networks/${String(i + 1).padStart(3, '0')}-${name.slice(-60)}`,
-      data: contentOf(join(configDir(), name)),
-    }));
+  return (
+    namesIn(configDir())
+      // The entry of what is out of reach says why.
+      .filter((name) => statusAt(join(configDir(), name))?.isFile() ?? true)
+      .map((name, i) => ({
+        // Names in a tar archive must be short.
+        name: `networks/${String(i + 1).padStart(3, '0')}-${name.slice(-60)}`,
+        data: contentOf(join(configDir(), name)),
+      }))
+  );
 }
 
 /** The result cache, with the configurations in it as JSON. */

@@ -71,7 +71,7 @@ function redactString(text: string): string {
  * No pattern scans the rest of the text again from each position, so that the time is linear in the length.
  */
 export function redactText(text: string): string {
-  return withoutBlocks(text)
+  const told = withoutLines(text)
     .replace(/-----BEGIN ([A-Z ]*)PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|$)/g, redacted)
     .replace(/\b([a-z][a-z0-9+.-]{0,40}:\/\/[^\s/:@"']*):[^\s/@"']+@/gi, `$1:${redacted}@`)
     .replace(/\b(Bearer|Basic)\s+[\w.~+/=-]{8,}/gi, `$1 ${redacted}`)
@@ -81,34 +81,76 @@ export function redactText(text: string): string {
     )
     .replace(/([?&])([\w.-]+)=[^\s&#"']+/g, (all, before: string, key: string) =>
       isSecret(key) ? `${before}${key}=${redacted}` : all,
-    )
-    .replace(
-      // In "https://…", the scheme is no key.
-      /(["']?)(?<![\w.-])([\w.-]+)\1(\s*(?:=|:(?!\/\/))\s*)("(?:[^"\\\n]|\\.)*"?|'[^'\n]*'?|[^\s,;{}[\]]+)/g,
-      (all, quote: string, key: string, between: string) =>
-        isSecret(key) ? `${quote}${key}${quote}${between}"${redacted}"` : all,
     );
+  return withoutValues(told);
 }
 
-/** A line of YAML that begins a block of text, as in "token: |": what precedes the key, and the key. */
-const blockStart = /^(\s*(?:-\s+)*)(["']?)([\w.-]+)\2\s*:\s+(?:[!&]\S+\s+)*[|>][-+\d]*\s*(?:#.*)?$/;
+/** A line that begins with a key: what precedes that, the key, and what separates it from its value. */
+const lineStart = /^(\s*(?:-\s+)*)(["']?)([\w.-]+)\2(\s*:|\s+=)/;
 
-/** Removes YAML's blocks of text that are named like secrets: all lines indented more than the key. */
-function withoutBlocks(text: string): string {
-  /** Indentation of the key whose block is left out. */
+/**
+ * Removes the values of keys at the beginning of lines that are named like secrets, to the end of the line.
+ * In YAML, lines that are indented more than the key are part of the value, in whatever style it is, and so
+ * are items of a list as far as the key.
+ */
+function withoutLines(text: string): string {
+  /** Indentation of the key whose value is left out. */
   let depth = Number.POSITIVE_INFINITY;
   return text
     .split('\n')
     .flatMap((line) => {
-      if (line.trim() === '' || line.search(/\S/) > depth)
+      const indentation = line.search(/\S/);
+      const isItem = indentation === depth && /^-(?:\s|$)/.test(line.slice(indentation, indentation + 2));
+      if (indentation < 0 || indentation > depth || isItem)
         return depth === Number.POSITIVE_INFINITY ? line : [];
       depth = Number.POSITIVE_INFINITY;
-      const [, before, quote, key] = blockStart.exec(line) ?? [];
+      const [all, before, , key] = lineStart.exec(line) ?? [];
       if (key === undefined || !isSecret(key)) return line;
       depth = before!.length;
-      return `${before}${quote}${key}${quote}: "${redacted}"`;
+      return `${all} "${redacted}"`;
     })
     .join('\n');
+}
+
+/** Removes values that are named like secrets anywhere. The value of any other key may hold further keys. */
+function withoutValues(text: string): string {
+  // In "https://…", the scheme is no key.
+  const keys = /(["']?)(?<![\w.-])([\w.-]+)\1\s*(?:=|:(?!\/\/))\s*/g;
+  const parts: string[] = [];
+  let end = 0;
+  for (let match = keys.exec(text); match; match = keys.exec(text)) {
+    const start = keys.lastIndex;
+    if (!isSecret(match[2]!) || text.startsWith(redacted, start)) continue;
+    const next = endOfValue(text, start);
+    if (next === start) continue;
+    parts.push(text.slice(end, start), `"${redacted}"`);
+    keys.lastIndex = end = next;
+  }
+  return [...parts, text.slice(end)].join('');
+}
+
+/** A value that is neither quoted nor in brackets. */
+const word = /[^\s,;{}[\]]+/y;
+/** A quoted value, or another part of a value in brackets; however long it is, matching takes no stack. */
+const piece = /"[\s\S]*?(?:(?<!\\)"|$)|'[^']*'?|[[\]{}]|[^"'[\]{}]+/y;
+
+/** Where the value ends that begins at a place. A quotation or bracket that is not closed never does. */
+function endOfValue(text: string, start: number): number {
+  const pattern = /["'[{]/.test(text.charAt(start)) ? piece : word;
+  let end = start;
+  let depth = 0;
+  /** Whether a single quotation mark follows that was doubled. */
+  let isDoubled = false;
+  do {
+    pattern.lastIndex = end;
+    const [found = ''] = pattern.exec(text) ?? [];
+    if (found === '') break;
+    if (found === '[' || found === '{') depth++;
+    else if (found === ']' || found === '}') depth--;
+    end += found.length;
+    isDoubled = found.startsWith("'") && text.charAt(end) === "'";
+  } while (depth > 0 || isDoubled);
+  return end;
 }
 
 /** A JSON file without its secrets; anything else is redacted as text. */

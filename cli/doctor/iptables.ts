@@ -18,7 +18,14 @@ export interface SavedRules {
   /** Rules by table, without the tables that cannot be listed. */
   readonly tables: ReadonlyMap<string, readonly string[]>;
   /** Why tables cannot be listed, if any cannot. */
-  readonly problem: string | undefined;
+  readonly problem: Problem | undefined;
+}
+
+/** Why tables cannot be listed. */
+export interface Problem {
+  readonly message: string;
+  /** Whether they hold what nft has made, and iptables has no words for. */
+  readonly isOfNft: boolean;
 }
 
 /** Lists the rules. Tables that nobody uses are not created. Without the programs, there are none. */
@@ -43,7 +50,7 @@ export async function savedRules(programs: Programs): Promise<SavedRules[]> {
         program,
         isInUse,
         tables: tablesOf(saved.stdout),
-        problem: problemOf(saved),
+        problem: problemOf(saved, variant),
       });
     }
   }
@@ -70,10 +77,18 @@ async function output(
 }
 
 /** What iptables-save says of tables that it cannot list. A kernel that cannot have tables has no rules. */
-function problemOf({ status, stdout, stderr }: ExitResult): string | undefined {
+function problemOf({ status, stdout, stderr }: ExitResult, variant: Variant): Problem | undefined {
   const incompatible = `${stdout}\n${stderr}`.match(/^# Table .* is incompatible.*$/gm);
-  if (incompatible) return [...new Set(incompatible)].map((line) => line.slice(2)).join('; ');
-  return status === 0 || saysImpossible(stderr) ? undefined : stderr.trim();
+  if (incompatible) {
+    const lines = new Set(incompatible.map((line) => line.slice(2)));
+    return { message: [...lines].join('; '), isOfNft: variant === 'nft' };
+  }
+  if (status === 0 || saysImpossible(stderr)) return undefined;
+  const ended = status === undefined ? 'A signal ended the program' : `The program ended with ${status}`;
+  return {
+    message: stderr.trim() || `${ended}, and said nothing`,
+    isOfNft: variant === 'nft' && stderr.includes('Parsing nftables rule failed'),
+  };
 }
 
 function isInstalled(programs: Programs, program: string): boolean {
@@ -85,15 +100,20 @@ function isInstalled(programs: Programs, program: string): boolean {
   }
 }
 
-/** Lines of iptables-save by table: policies as ":CHAIN POLICY" and rules as "-A CHAIN …". */
+/**
+ * Lines of iptables-save by table: policies as ":CHAIN POLICY" and rules as "-A CHAIN …". A table that does
+ * not end with "COMMIT" is left out: at a rule that it has no words for, the program ends.
+ */
 function tablesOf(text: string): Map<string, string[]> {
   const tables = new Map<string, string[]>();
+  let name = '';
   let lines: string[] = [];
   for (const line of text.split('\n')) {
     if (line.startsWith('*')) {
+      name = line.slice(1);
       lines = [];
-      tables.set(line.slice(1), lines);
-    } else if (line.startsWith(':') || line.startsWith('-A')) lines.push(line);
+    } else if (line === 'COMMIT') tables.set(name, lines);
+    else if (line.startsWith(':') || line.startsWith('-A')) lines.push(line);
   }
   return tables;
 }

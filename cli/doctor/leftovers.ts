@@ -26,13 +26,23 @@ export const leftovers: Check = {
 
 function unlistable({ program, family, problem }: SavedRules): Finding[] {
   if (problem === undefined) return [];
+  const { message, isOfNft } = problem;
+  const [cause, fix] = isOfNft
+    ? [
+        'Somebody added a rule with nft that iptables has no words for',
+        `Look at the rules with "nft -a list ruleset ${family === 4 ? 'ip' : 'ip6'}", and move that rule to a table of its own`,
+      ]
+    : [
+        'The program is damaged or does not suit the kernel, or the kernel refused to tell',
+        `Run "${program}-save", and fix what it says`,
+      ];
   return [
     {
       severity: 'warning',
       subject: `${program}-save`,
-      message: `The rules of ${program} cannot be listed: ${problem}`,
-      cause: 'Somebody added a rule with nft that iptables has no words for',
-      fix: `Look at the rules with "nft -a list ruleset ${family === 4 ? 'ip' : 'ip6'}", and move that rule to a table of its own`,
+      message: `The rules of ${program} cannot be listed: ${message}`,
+      cause,
+      fix,
     },
   ];
 }

@@ -1,9 +1,8 @@
 /** Whether the plugins that the networks name are installed, support their versions, and are of one build. */
 
-import { statSync } from 'node:fs';
 import { join } from 'node:path';
 import { namesIn } from '../../lib/directory.ts';
-import { readRegularFile } from '../../lib/file.ts';
+import { readRegularFile, statusAt } from '../../lib/file.ts';
 import type { Suite } from '../../main.ts';
 import { identify } from '../install/identity.ts';
 import { ipamTypeOf, type NetworkList } from '../libcni/conflist.ts';
@@ -179,7 +178,7 @@ function runtimePaths(): { file: string; directories: string[] }[] {
 }
 
 function isFile(file: string): boolean {
-  return Boolean(statSync(file, { throwIfNoEntry: false })?.isFile());
+  return Boolean(statusAt(file)?.isFile());
 }
 
 function installInto(directory: string): string {

@@ -115,7 +115,7 @@ function hiddenRules({ inventory: { ruleProblems } }: Context): Finding[] {
 }
 
 function hiddenContainers({ inventory: { hidden } }: Context): Finding[] {
-  return hidden.map((message) => ({
+  return hidden.map(({ message }) => ({
     severity: 'warning',
     subject: 'containers without a record',
     key: message,

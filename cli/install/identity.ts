@@ -4,6 +4,7 @@ import { spawnSync } from 'node:child_process';
 import { lstatSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { privatePrefix, readLaunch } from '../../launcher/launch.ts';
+import { statusAt } from '../../lib/file.ts';
 import packageJson from '../../package.json' with { type: 'json' };
 
 /** What an executable says about itself. */
@@ -17,7 +18,7 @@ export const ownVersion = `${packageJson.name} ${packageJson.version}`;
 
 /** Asks an executable what it is. @param name that it is called by. @returns undefined when there is none. */
 export function identify(file: string, name: string): Identity | undefined {
-  const status = statSync(file, { throwIfNoEntry: false });
+  const status = statusAt(file);
   // Somebody put even a broken link there.
   if (!status)
     return lstatSync(file, { throwIfNoEntry: false }) && { isOurs: false, description: 'a broken link' };
@@ -40,7 +41,7 @@ const versions = new Map<number, string>();
 /** Plugins of this suite do not know its version, but `cni` in the same directory does. */
 function suiteVersionBeside(file: string): string {
   const command = join(file, '..', 'cni');
-  const [version, plugin] = [command, file].map((path) => statSync(path, { throwIfNoEntry: false }));
+  const [version, plugin] = [command, file].map(statusAt);
   if (!version || version.ino !== plugin?.ino) return `${packageJson.name}, another build`;
   const known = versions.get(version.ino) ?? firstLine(command, ['--version']);
   versions.set(version.ino, known);
@@ -64,10 +65,14 @@ const privateName = new RegExp(`${privatePrefix.replaceAll('.', '\\.')}[0-9a-f]+
 /**
  * The name of the private directory that a launcher starts its executable from, which is compiled into it.
  * Source: launcher.c.
- * @returns undefined for any other file.
+ * @returns undefined for any other file, and for one that cannot be read.
  */
 export function privateDirectoryOf(file: string): string | undefined {
-  const status = statSync(file, { throwIfNoEntry: false });
+  const status = statusAt(file);
   if (!status?.isFile() || status.size > largestLauncher) return undefined;
-  return privateName.exec(readFileSync(file, 'latin1'))?.[0];
+  try {
+    return privateName.exec(readFileSync(file, 'latin1'))?.[0];
+  } catch {
+    return undefined;
+  }
 }

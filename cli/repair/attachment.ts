@@ -54,6 +54,30 @@ export interface Repaired extends Omit<RepairOutcome, 'error'> {
   readonly isDeleted: boolean;
 }
 
+/** Attachments by what becomes of them. */
+export interface Sorted {
+  /** To be repaired. */
+  readonly running: readonly HostAttachment[];
+  /** What "cni gc" collects. */
+  readonly orphans: readonly HostAttachment[];
+  /** Nothing tells how ADD left them, as their records are elsewhere, or an ADD is under way. */
+  readonly unrecorded: readonly HostAttachment[];
+}
+
+/** Tells which attachments a repair can look at. */
+export function sortOut(
+  attachments: readonly HostAttachment[],
+  { records }: Pick<Inventory, 'records'>,
+): Sorted {
+  const isRecorded = (one: HostAttachment) => records.has(attachmentKey(one));
+  const living = attachments.filter(({ orphaned }) => orphaned.length === 0);
+  return {
+    running: living.filter(isRecorded),
+    orphans: attachments.filter(({ orphaned }) => orphaned.length > 0),
+    unrecorded: living.filter((one) => !isRecorded(one)),
+  };
+}
+
 /** Repairs attachments in the order in which they were added, so that their rules get the order they had. */
 export async function repairAttachments(
   attachments: readonly HostAttachment[],

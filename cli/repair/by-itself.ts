@@ -10,7 +10,7 @@ import { takeInventory } from '../inventory.ts';
 import { cacheDir, callerEnvironment, configDir, environment } from '../settings.ts';
 import { checkStates } from '../state.ts';
 import { print, warn } from '../terminal.ts';
-import { repairAttachments } from './attachment.ts';
+import { repairAttachments, sortOut } from './attachment.ts';
 import { describeRepaired, isBroken, summarize } from './report.ts';
 
 /**
@@ -52,7 +52,8 @@ export function repairByItself(agent: Agent, suite: Suite, program: string): Dis
 
 async function repairAll(agent: Agent, suite: Suite, program: string): Promise<void> {
   const inventory = await takeInventory(configDir(), cacheDir());
-  const running = inventory.attachments.filter(({ orphaned }) => orphaned.length === 0);
+  for (const { message } of inventory.hidden) warn(message);
+  const { running, ...others } = sortOut(inventory.attachments, inventory);
   const options = {
     suite,
     program,
@@ -77,5 +78,5 @@ async function repairAll(agent: Agent, suite: Suite, program: string): Promise<v
     else if (one.restored.length > 0) agent.statistics.repaired++;
     for (const line of describeRepaired(one, false)) print(line);
   }
-  print(summarize(checked, inventory.attachments.length - running.length, false));
+  print(summarize(checked, others, false));
 }

@@ -4,7 +4,7 @@ import type { HostAttachment } from '../inventory.ts';
 import { displayName } from '../inventory.ts';
 import type { State } from '../state.ts';
 import { count, paint } from '../terminal.ts';
-import type { Repaired } from './attachment.ts';
+import type { Repaired, Sorted } from './attachment.ts';
 
 /** What was done, and what CHECK said afterwards. */
 export interface Checked extends Repaired {
@@ -34,8 +34,12 @@ export function describeRepaired(one: Checked, isDryRun: boolean): string[] {
   ];
 }
 
-/** The last line. */
-export function summarize(all: readonly Checked[], orphans: number, isDryRun: boolean): string {
+/** The last line. @param all that were looked at. @param others that were not. */
+export function summarize(
+  all: readonly Checked[],
+  { orphans, unrecorded }: Pick<Sorted, 'orphans' | 'unrecorded'>,
+  isDryRun: boolean,
+): string {
   const present = all.filter(({ isDeleted }) => !isDeleted);
   const restored = present.filter((one) => one.restored.length > 0 && !isBroken(one)).length;
   const missing = present.filter((one) => one.missing.length > 0).length;
@@ -47,7 +51,11 @@ export function summarize(all: readonly Checked[], orphans: number, isDryRun: bo
         broken > missing && `${broken - missing} cannot be`,
       ]
     : [`${count(restored, 'attachment')} repaired`, broken > 0 && `${broken} still broken`];
-  const rest = [`${intact} intact`, orphans > 0 && `${orphans} left to "cni gc"`];
+  const rest = [
+    `${intact} intact`,
+    orphans.length > 0 && `${orphans.length} left to "cni gc"`,
+    unrecorded.length > 0 && `${unrecorded.length} not recorded and not looked at`,
+  ];
   return `${[...parts, ...rest].filter(Boolean).join(', ')}.`;
 }
 

@@ -1,13 +1,13 @@
 /**
  * Deleting interfaces of the host together. The kernel waits for all processors when it deletes interfaces,
  * once per message: a message for a group of interfaces takes no longer than one for a single interface.
- * Sources: rtnetlink(7), linux/if_link.h (IFLA_GROUP), linux/net_namespace.h.
+ * Sources: rtnetlink(7), linux/if_link.h (IFLA_GROUP).
  */
 
 import { attributes, layout } from '../netlink/attributes.ts';
 import { isKernelError } from '../netlink/libc.ts';
 import type { Request } from '../netlink/message.ts';
-import { i32, struct, u8, u32 } from '../netlink/struct.ts';
+import { u32 } from '../netlink/struct.ts';
 import { NetlinkGroup, waitForEvent } from './events.ts';
 import {
   deleteLink,
@@ -19,14 +19,9 @@ import {
   linkLayout,
   setLink,
 } from './link.ts';
+import { netnsIdOf } from './netns-id.ts';
 import { openRouteSocket, type RouteSocket } from './route-socket.ts';
 import type { Sandbox } from './sandbox.ts';
-
-const RTM_GETNSID = 90;
-const namespaceLayout = layout(
-  struct({ family: u8, padding: u8, padding2: u8, padding3: u8 }),
-  attributes({ id: [1, i32], pid: [2, u32] }),
-);
 
 /** Decodes only the group: with a thousand interfaces, decoding the other attributes would take long. */
 const groupLayout = layout(linkHeader, attributes({ group: [27, u32] }));
@@ -55,14 +50,8 @@ export interface HostLink {
 export function peerOnHost({ socket }: Sandbox, link: Link): HostLink | undefined {
   const { kind, parent, parentNetnsId } = link;
   if (kind !== 'veth' || !parent || parentNetnsId === undefined) return undefined;
-  const [[reply] = []] = socket.execute({
-    action: 'look up the number of the host in a network namespace',
-    type: RTM_GETNSID,
-    flags: 0,
-    payload: namespaceLayout.encode({}, { pid: process.pid }),
-  });
-  const { id } = reply ? namespaceLayout.decode(reply.payload) : {};
-  return id === parentNetnsId ? { index: parent, name: `peer of ${link.name}` } : undefined;
+  const isOfHost = netnsIdOf(socket, process.pid) === parentNetnsId;
+  return isOfHost ? { index: parent, name: `peer of ${link.name}` } : undefined;
 }
 
 /**

@@ -49,6 +49,7 @@ test('the archive has what is known of the host, without secrets, for root alone
   });
   writeFileSync(on.host.file('/etc/cni/net.d/99-torn.conf'), '{"password": "TOPSECRET-8", "name":');
   writeFileSync(on.host.file('/var/lib/cni/results/net-torn-eth0'), '{"kind":');
+  await on.sh('ln -s loop.conf /etc/cni/net.d/loop.conf');
   // As if it were of another architecture.
   writeFileSync(on.host.file('/run/tc'), '\x7fELF', { mode: 0o755 });
   await on.host.run(['sh', '-c', 'mount --bind /run/tc "$(realpath "$(command -v tc)")"']);
@@ -74,6 +75,7 @@ test('the archive has what is known of the host, without secrets, for root alone
   ])
     t.true(all.includes(kept), kept);
   t.true(read('networks/001-99-torn.conf').includes('REDACTED'), 'what is no JSON');
+  t.regex(read('networks/002-loop.conf'), /cannot be read: ELOOP/);
   const results = JSON.parse(read('results.json')) as Record<string, { config?: { name: string } }>;
   t.is(Object.values(results).find((one) => one.config)?.config?.name, 'net');
   t.regex(JSON.stringify(results), /net-torn-eth0":"It cannot be read/);

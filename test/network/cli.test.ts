@@ -301,6 +301,20 @@ test('gc does all that it should though nobody reads what it prints', async (t) 
   }
 });
 
+test('gc does all that it should though what it prints cannot be written', async (t) => {
+  const { host, run, orphans } = await hostWith(t, sample('10-bridge.conflist'));
+  writeFileSync(host.file('/etc/cni/net.d/20-ptp.conflist'), JSON.stringify(sample('20-ptp.conflist')));
+  for (const file of ['10-bridge.conflist', '20-ptp.conflist'])
+    await (await attach(host, sample(file))).pod.remove();
+  const written = (args: string) =>
+    host.tryRun(['sh', '-c', `${command} ${args} > /dev/full`], { env: { CNI_PATH: suites.ours } });
+  const stderr = 'Error: Cannot write the output: ENOSPC: no space left on device, write\n';
+  t.like(await written('gc'), { exit: 1, stdout: '', stderr });
+  t.deepEqual(await orphans(), []);
+  t.is((await run(['list'])).exit, 0);
+  t.like(await written('list'), { exit: 1, stdout: '', stderr });
+});
+
 test('check looks at what the record says was published, unless it is told of something else', async (t) => {
   const { host, run } = await hostWith(t, sample('10-bridge.conflist'));
   const web = await host.addPod();

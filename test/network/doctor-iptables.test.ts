@@ -3,6 +3,7 @@
  * Runs once: it starts agents itself.
  */
 
+import { writeFileSync } from 'node:fs';
 import ava from 'ava';
 import { examine, hostLocal, network, scene, testFix } from '../support/doctor.ts';
 import { iptablesSave, ping } from '../support/observe.ts';
@@ -107,6 +108,56 @@ test('a table that iptables cannot list is said, and its chain FORWARD is not ta
     (await examine(on)).found.map(({ rule }) => rule),
     ['iptables-variant'],
   );
+});
+
+test('a firewall that iptables lists up to a rule of nft is not judged by what it has listed', async (t) => {
+  const { on, pod } = await scene(t);
+  const rule = 'nft add rule ip filter FORWARD meta cpu 65535 accept';
+  await on.sh(
+    `iptables -P FORWARD DROP; iptables -A FORWARD -i br0 -j ACCEPT; iptables -A FORWARD -o br0 -j ACCEPT; ${rule}`,
+  );
+  t.true(await ping(pod, '192.0.2.2'));
+  const [listing, ...others] = (await examine(on)).found;
+  t.deepEqual([listing!.rule, others], ['iptables-variant', []]);
+  t.regex(
+    listing!.message,
+    /^The rules of iptables-nft cannot be listed: [\s\S]*Parsing nftables rule failed/,
+  );
+  t.regex(listing!.fix, /^Look at the rules with "nft -a list ruleset ip"/);
+
+  await on.sh(
+    `iptables -F FORWARD; iptables -P FORWARD ACCEPT; ${rule}; nft add rule ip filter FORWARD drop`,
+  );
+  t.false(await ping(pod, '192.0.2.2'));
+  t.deepEqual(
+    (await examine(on)).found.map((one) => one.rule),
+    ['forward-policy', 'iptables-variant'],
+  );
+});
+
+test('nft is blamed only for rules that iptables has no words for', async (t) => {
+  const { on } = await scene(t);
+  const fix = /^Run "iptables-(?:nft|legacy)-save", and fix what it says$/;
+  for (const [variant, script, said] of [
+    ['legacy', 'echo Broken >&2; exit 3', /cannot be listed: Broken$/],
+    ['nft', 'exit 3', /cannot be listed: The program ended with 3, and said nothing$/],
+    ['nft', 'kill -9 $$', /cannot be listed: A signal ended the program, and said nothing$/],
+  ] as const) {
+    const program = `/usr/sbin/xtables-${variant}-multi`;
+    const fake = `#!/bin/sh
+      case $0 in */iptables-${variant}-save) ${script};; esac
+      exec /run/multi "\${0##*/}" "$@"`;
+    writeFileSync(on.host.file('/run/fake'), fake, { mode: 0o755 });
+    await on.sh(`cp ${program} /run/multi; mount --bind /run/fake ${program}`);
+    const found = (await examine(on)).found.filter(({ rule }) => rule === 'iptables-variant');
+    t.deepEqual(
+      found.map(({ subject }) => subject),
+      [`iptables-${variant}-save`],
+    );
+    t.regex(found[0]!.message, said);
+    t.regex(found[0]!.fix, fix);
+    await on.sh(`umount ${program}`);
+  }
 });
 
 test('attachments whose rules cannot be looked at are neither missing from the count nor removed', async (t) => {

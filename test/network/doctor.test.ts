@@ -98,7 +98,9 @@ test('an agent of a build that is kept, but that no plugin starts any more', asy
   const { on } = await scene(t);
   const [own] = (await on.sh(`ls -A ${suites.ours}`)).match(/^\.cni-plugins-.*$/m)!;
   const other = own.replace(/[0-9a-f]+$/, (digest) => '0'.repeat(digest.length));
-  await on.sh(`mkdir -p /run/bin/${own}; sed s/${own}/${other}/g ${suites.ours}/bridge > /run/bin/bridge`);
+  await on.sh(
+    `mkdir -p /run/bin/${own}; sed s/${own}/${other}/g ${suites.ours}/bridge > /run/bin/bridge; ln -s loop /run/bin/loop`,
+  );
   const { found } = await examine(on, [], { CNI_PATH: '/run/bin' });
   const [agent] = found.filter(({ rule }) => rule === 'agent');
   t.regex(agent?.message ?? '', /^The agent is of build [0-9a-f]+, and 0+ is installed/);

@@ -1,5 +1,6 @@
 /** What `cni gc`, and the commands that share its view of the host, take for orphaned. */
 
+import { once } from 'node:events';
 import { readFileSync, writeFileSync } from 'node:fs';
 import test from 'ava';
 import type { Conflist } from '../support/chain.ts';
@@ -7,9 +8,9 @@ import { command } from '../support/command.ts';
 import { bridged, examine, hostLocal, network } from '../support/doctor.ts';
 import type { Host } from '../support/host.ts';
 import { addresses } from '../support/observe.ts';
-import { makeOperator } from '../support/operator.ts';
+import { makeOperator, type Operator } from '../support/operator.ts';
 import { suites } from '../support/plugin.ts';
-import { makeHostWithNetworks, named, several, writeNetworks } from '../support/several.ts';
+import { interfacesOf, makeHostWithNetworks, named, several, writeNetworks } from '../support/several.ts';
 
 test('pods that a shell in another mount namespace does not see are not taken for orphaned', async (t) => {
   const on = await makeOperator(t, [bridged]);
@@ -155,6 +156,14 @@ test('gc removes the orphans of a host whose configurations are gone', async (t)
   t.deepEqual([again.exit, again.stdout], [0, 'This host has no networks.\n']);
 });
 
+const plain = network('net', { type: 'bridge', bridge: 'br0', ipam: hostLocal('10.5.0.0/24') });
+
+/** Makes the only container of {@link plain} that was attached by hand one of a runtime, by its ID. */
+const takeOver = (on: Operator, id: string, ip: string) =>
+  on.sh(`cd /var/lib/cni; for record in results/net-cnitool-*; do
+    byHand=\${record#results/net-}; byHand=\${byHand%-eth0}
+    sed -i "s/$byHand/${id}/g" $record networks/net/${ip}; mv $record results/net-${id}-eth0; done`);
+
 test('gc keeps what belongs to containers whose records are elsewhere, until they are gone', async (t) => {
   const on = await makeOperator(t, [
     bridged,
@@ -182,7 +191,7 @@ test('gc keeps what belongs to containers whose records are elsewhere, until the
   );
   t.regex(
     stderr,
-    /^Warning: "\/var\/lib\/cni\/results" has no records, but 1 attachment to network "side" is of this boot/m,
+    /^Warning: No runtime has recorded a living container in "\/var\/lib\/cni\/results", but 1 attachment to network "side" is of this boot/m,
   );
   t.regex(stderr, /^Warning: The host has "veth\w+" of network "direct"/m);
   t.is(await left(), before);
@@ -190,9 +199,25 @@ test('gc keeps what belongs to containers whose records are elsewhere, until the
   const { found } = await examine(on);
   t.is(found.filter(({ rule, subject }) => rule === 'records' && /without a record/.test(subject)).length, 3);
 
+  await on.sh('iptables -t nat -F');
+  const repaired = await on.tryCni(['repair']);
+  t.deepEqual([repaired.exit, repaired.stdout.match(/^Not looked at: /gm)?.length], [0, 3], repaired.stdout);
+  t.regex(repaired.stdout, /^0 attachments repaired, 0 intact, 3 not recorded and not looked at\.$/m);
+  for (const warned of [repaired, await on.tryCni(['list'])])
+    t.deepEqual(warned.stderr.match(/^Warning: (?=Bridge|The host|No runtime)/gm)?.length, 3, warned.stderr);
+  t.is((await on.tryCni(['repair'], elsewhere)).exit, 0);
+
   t.deepEqual(await states(elsewhere), ['ok', 'ok', 'ok']);
   t.is((await on.tryCni(['gc'], elsewhere)).exit, 0);
   t.is(await left(), before);
+
+  const all = await on.tryCni(['gc', '--all', 'net']);
+  t.is(all.exit, 1, all.stdout + all.stderr);
+  const [, remove] =
+    /^Still there: interfaces "veth\w+", .* remove them with "(.*)"$/m.exec(all.stdout) ?? [];
+  await on.sh(remove!);
+  t.deepEqual(await interfacesOf(pods[0]!), []);
+  t.is((await on.tryCni(['gc', '--all', 'net'])).exit, 0);
 
   for (const pod of pods) await pod.remove();
   // The host was booted since, as far as files tell.
@@ -202,8 +227,39 @@ test('gc keeps what belongs to containers whose records are elsewhere, until the
   for (const one of ['net', 'direct', 'side']) t.deepEqual(await reservedIn(on.host, one), []);
 });
 
+test('gc keeps what belongs to containers whose records are elsewhere, beside records of others', async (t) => {
+  const side = network('side', { type: 'macvlan', master: 'up0', ipam: hostLocal('10.7.0.0/24') });
+  const on = await makeOperator(t, [plain, side]);
+  await on.sh('ip link add up0 up type veth peer name up1; ip link set up1 up');
+  const elsewhere = { CNI_CACHE_DIR: '/var/lib/cni/cache' };
+  const pod = await on.attach('net', elsewhere);
+  await on.attach('side', elsewhere);
+  await (await on.attach('net')).remove();
+  const gc = async (...args: string[]) => {
+    const { exit, stdout, stderr } = await on.tryCni(['gc', ...args]);
+    return { exit, removed: stdout.match(/^Removed .*/gm)?.length ?? 0, stderr };
+  };
+  const reserved = async () => [await reservedIn(on.host, 'net'), await reservedIn(on.host, 'side')];
+  const first = await gc();
+  t.deepEqual([first.exit, first.removed], [1, 1], first.stderr);
+  t.deepEqual(await reserved(), [['10.5.0.2'], ['10.7.0.2']], 'beside a container that is gone');
+  await on.attach('net');
+  t.deepEqual(await gc(), { ...first, removed: 0 });
+  t.deepEqual(await reserved(), [['10.5.0.2', '10.5.0.4'], ['10.7.0.2']], 'beside one attached by hand');
+
+  await takeOver(on, 'ab'.repeat(32), '10.5.0.4');
+  const running = await pod.start(t, ['sh', '-c', 'echo; exec sleep 300']);
+  const second = await gc('net');
+  t.deepEqual([second.exit, second.removed], [1, 0], second.stderr);
+  t.regex(second.stderr, /^Warning: Bridge "br0" has "veth\w+" of network "net", as it seems/m);
+  running.kill();
+  await once(running, 'exit');
+  // It now looks like what an ADD left that ended with its runtime, before the container began.
+  t.deepEqual(await gc('net'), { exit: 0, removed: 1, stderr: '' });
+  t.deepEqual(await reservedIn(on.host, 'net'), ['10.5.0.4']);
+});
+
 test('containers of nerdctl have names of their own, and are gone when their PIDs are others’', async (t) => {
-  const plain = network('net', { type: 'bridge', bridge: 'br0', ipam: hostLocal('10.5.0.0/24') });
   const on = await makeOperator(t, [plain]);
   const rewrite = (path: string, changed: (text: string) => string) => {
     const text = readFileSync(on.host.file(path), 'utf8');
@@ -214,11 +270,7 @@ test('containers of nerdctl have names of their own, and are gone when their PID
     const { netns } = await on.host.addPod();
     const { pid } = await on.host.start(t, ['nsenter', `--net=${netns}`, 'sh', '-c', 'echo; exec sleep 300']);
     await on.cni(['add', 'net', `/proc/${pid}/ns/net`]);
-    // The container ID that nerdctl would give.
-    const [byHand] = (await on.sh('ls /var/lib/cni/results')).match(/cnitool-[0-9a-f]+/)!;
-    for (const file of [`results/net-${byHand}-eth0`, `networks/net/10.5.0.${i + 2}`])
-      rewrite(`/var/lib/cni/${file}`, (text) => text.replaceAll(byHand, id));
-    await on.sh(`cd /var/lib/cni/results; mv net-${byHand}-eth0 net-${id}-eth0`);
+    await takeOver(on, id, `10.5.0.${i + 2}`);
   }
   const states = async () => {
     const { stdout } = await on.tryCni(['list', '-o', 'json']);

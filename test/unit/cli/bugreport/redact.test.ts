@@ -105,6 +105,45 @@ test('blocks of YAML that are named like secrets are left out', (t) => {
   );
 });
 
+test('values of YAML that are named like secrets are left out in any style', (t) => {
+  for (const value of [
+    ' "hidden\\n\n  hidden"',
+    " 'hidden\n\n  it''s hidden'",
+    ' hidden\n  hidden: hidden',
+    ' hidden hidden',
+    '\n  hidden',
+    '\n  - hidden\n  - hidden',
+    '\n- hidden\n-\n  hidden',
+    '\n  a: hidden\n  b: {c: hidden}',
+    ' [hidden, hidden]',
+    ' [hidden,\n  hidden]',
+    ' {a: hidden, b: [hidden]}',
+  ])
+    for (const [before, after] of [
+      ['name: kept\n', '\nname: kept\n- kept'],
+      ['name: kept\n- ', '\n- name: kept'],
+      ['name: kept\n  "', '\n  name: kept'],
+    ] as const) {
+      const key = before.endsWith('"') ? 'tokens":' : 'tokens:';
+      const indent = ' '
+        .repeat(before.length - before.lastIndexOf('\n') - 1)
+        .slice(key.includes('"') ? 1 : 0);
+      const text = before + key + value.replaceAll('\n', `\n${indent}`) + after;
+      t.is(redactText(text), `${before}${key} "REDACTED"${after}`, text);
+    }
+  t.is(redactText('a: {token: [hidden, {b: "]hidden"}], name: kept}'), 'a: {token: "REDACTED", name: kept}');
+  t.is(redactText('{"a": 1, "token": {"b": "hidden'), '{"a": 1, "token": "REDACTED"');
+});
+
+test('a secret is found in the value of another key', (t) => {
+  t.is(redactText('env: PASSWORD=hidden'), 'env: PASSWORD="REDACTED"');
+  t.is(
+    redactText('CNI_ARGS=TOKEN=hidden;NAME=kept TOKEN=hidden'),
+    'CNI_ARGS=TOKEN="REDACTED";NAME=kept TOKEN="REDACTED"',
+  );
+  t.is(redactText("env: 'A=kept PASSWORD=hidden'").includes('hidden'), false);
+});
+
 test('CNI_ARGS are kept', (t) => {
   t.deepEqual(redactValue({ cniArgs: [['SECRET', 'x']] }), { cniArgs: [['SECRET', 'x']] });
 });
@@ -161,8 +200,10 @@ test('a token is taken out wherever it stands', (t) => {
 
 test('long text takes no longer than its length', (t) => {
   // If it were searched anew from each of its characters, it would take minutes.
-  for (const word of ['a', 'a-', '-eyJaaaaaaaaa', '--a', '"'])
+  for (const word of ['a', 'a-', '-eyJaaaaaaaaa', '--a', '"', 'a:[', 'a: ', 'a:"', "'a':'", 'a=\n', '- '])
     t.is(redactText(word.repeat(200_000 / word.length)).slice(0, word.length), word);
+  for (const word of ['key:[', 'key: ', 'key:"', 'key:\\"', "key='", 'key:\n', '- key: -\n', '[key:[[]'])
+    t.true(redactText(word.repeat(200_000 / word.length)).length < 1_000_000);
 });
 
 test('what is nested without end is taken as text', (t) => {
