@@ -188,7 +188,7 @@ for (const [what, drift, pattern] of [
   [
     'its rate',
     'tc qdisc change dev VETH root tbf rate 1mbit burst 100000 latency 25ms',
-    /a rate of 125000 where/,
+    /a rate of 125000, but should have one of 1000000/,
   ],
   ['the interface that the container sends by', 'ip link delete IFB', /is missing/],
   ['that interface down', 'ip link set IFB down', /is down/],
