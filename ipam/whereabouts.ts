@@ -109,10 +109,14 @@ export const plugin = definePlugin({
     const setting = settingOf(call);
     const { ipam, owner } = setting;
     // The flat file that named it may have gone while pods run.
-    if (!ipam.etcd_host && !ipam.kubernetes?.kubeconfig)
+    if (!ipam.etcd_host && !ipam.kubernetes?.kubeconfig) {
+      const then = rememberHeld(owner)
+        ? 'the addresses are released by the next call'
+        : 'GC then releases the addresses';
       return call.warn(
-        `"ipam" has no "etcd_host" and no "kubernetes.kubeconfig". Set again the one that it had: ${rememberHeld(owner) ? 'the addresses are released by the next call' : 'GC then releases the addresses'}`,
+        `"ipam" has no "etcd_host" and no "kubernetes.kubeconfig". Set again the one that it had: ${then}`,
       );
+    }
     const backend = await openBackend(setting);
     await releaseOrRemember(call, backend, backend.releaseOf(call.prevResult && addressesOf(call)));
   },

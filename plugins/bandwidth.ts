@@ -255,7 +255,7 @@ function checkTokenBucket(host: RouteSocket, { index, name }: Link, wanted: Limi
   const key = differingKey(actual, wanted);
   if (key)
     throw new Error(
-      `Interface "${name}" is limited with a ${key} of ${actual[key]}, but should have ${wanted.bucket[key]}. Run "cni repair"`,
+      `The token bucket of interface "${name}" has a ${key} of ${actual[key]}, but should have one of ${wanted.bucket[key]}. Run "cni repair"`,
     );
 }
 

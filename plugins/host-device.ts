@@ -125,11 +125,15 @@ function returnToHost(call: HostDeviceCall): void {
 
 /**
  * Whether ADD moved an interface. A program in user space that drives the device may have made one of that
- * name itself, which is not the host's.
+ * name itself, which is not the host's. Its driver may have changed since, but then the result has no MAC
+ * address. Other devices may have none either, such as a tunnel.
  */
 function hadLink({ config, ifname, prevResult }: HostDeviceCall): boolean {
+  const { device, hwaddr, kernelpath, pciBusID } = specOf(config);
+  if (isUserSpaceDriven({ pciBusID })) return false;
   const entry = prevResult?.interfaces.find(({ name, sandbox }) => name === ifname && sandbox);
-  return !isUserSpaceDriven(specOf(config)) && (!entry || Boolean(entry.mac));
+  const mayBeOnPci = Boolean(pciBusID) || !(device || hwaddr || kernelpath);
+  return !mayBeOnPci || !entry || Boolean(entry.mac);
 }
 
 /** Renames a device that the kernel gave back to what it was called on the host, which is its alias. */

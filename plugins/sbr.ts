@@ -17,6 +17,7 @@ import {
   copyRoute,
   listRoutes,
   listRoutesOver,
+  putBackRoute,
   type Route,
   RouteTable,
   removeRoute,
@@ -188,7 +189,7 @@ function moveRoutes(call: SbrCall, socket: RouteSocket, ips: readonly IPConfig[]
 /** Puts routes back into the main table, on-link ones first: the others' gateways are reached by them. */
 function restore(socket: RouteSocket, routes: readonly Route[]): void {
   const inOrder = [...routes.filter(isOnLink), ...routes.filter((route) => !isOnLink(route))];
-  socket.attempt(...inOrder.map((route) => copyRoute(route)));
+  socket.attempt(...inOrder.map(putBackRoute));
 }
 
 /** Makes an address the source of packets to its subnet whose program has not chosen one. */
@@ -202,7 +203,7 @@ function addSourceHints(
     const subnet = ips.find(({ address }) => address.network.equals(route.dst));
     if (!subnet || route.src) continue;
     socket.execute(replaceRoute({ ...route, src: subnet.address.address }));
-    call.undo('put a route back into the main table', () => restore(socket, [route]));
+    call.undo('take the source from a route', () => void socket.attempt(copyRoute(route)));
   }
 }
 

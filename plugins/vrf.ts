@@ -14,6 +14,7 @@ import {
   copyRoute,
   listRoutes,
   listRoutesOver,
+  putBackRoute,
   type Route,
   RouteProtocol,
   RouteTable,
@@ -227,9 +228,8 @@ async function restoreState(
     socket.execute(...added.map(removeRoute));
     const direct = state.routes.filter(({ gw, hops }) => !gw && hops.length === 0);
     const others = state.routes.filter((route) => !direct.includes(route));
-    const own = table ?? RouteTable.Main;
     const copies = [...direct, ...others].map((route) =>
-      copyRoute(route, route.table === RouteTable.Main ? own : route.table),
+      table !== undefined && route.table === RouteTable.Main ? copyRoute(route, table) : putBackRoute(route),
     );
     // A next hop that has not been removed yet need not be put back.
     requirePresent(socket.attempt(...copies));

@@ -48,8 +48,8 @@ export interface Backend {
   pools(): Promise<readonly Pool[]>;
   /**
    * Gives the attachment an address of each source, or those that it has already.
-   * @param onUncertain is called before the attachment, which has none, may get addresses that the backend
-   *   cannot take back if it fails, as when an answer is lost.
+   * @param onUncertain is called when the attachment, which had none, may get addresses that the backend does
+   *   not take back if it fails, as when an answer is lost.
    * @returns an address for each source; whether they are new.
    * @throws Error when there is none.
    */

@@ -76,7 +76,9 @@ export function defineMirrorPlugin({ name, summary, explain, rolesOf }: MirrorDe
     const { bridge } = settings;
     // The flat file that named it may have gone while pods run.
     if (!bridge)
-      return call.warn(`${noBridge}. Mirrors without ports are removed by the next DEL or GC that knows it`);
+      return call.warn(
+        `${noBridge}. Mirrors without ports are removed by the next DEL or GC that knows the bridge`,
+      );
     await whereReachable(call, settings, async (db) => {
       const port = await portOf(db);
       await change(db, bridge, (found) => leaveMirrors(found, port?.uuid, partsOf(settings)));

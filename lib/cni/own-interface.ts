@@ -95,7 +95,7 @@ function ownerInCache({ attachment, netns }: Call, link: Link): 'this' | 'other'
   for (const one of cachedResults((name) => name.endsWith(`-${link.name}`))) {
     const hasIt = one.interfaces.some(
       ({ name, mac, sandbox }) =>
-        name === link.name && sandbox === netns && `${mac}`.toLowerCase() === link.mac,
+        name === link.name && sandbox === netns && `${mac ?? ''}`.toLowerCase() === link.mac,
     );
     if (!hasIt) continue;
     if (attachmentKey(one) !== own) return 'other';

@@ -1,5 +1,6 @@
 /** VLANs of a bridge's ports. Sources: bridge(8), linux/if_bridge.h. */
 
+import { requireGone } from '../netlink/error.ts';
 import { isKernelError } from '../netlink/libc.ts';
 import { addBridgeVlan, type BridgeVlan, deleteBridgeVlan, listBridgeVlans } from './bridge-port.ts';
 import { createLink, deleteLink, getLink, type Link, listPorts, requireLink, setLink } from './link.ts';
@@ -106,7 +107,8 @@ export function deleteUnusedVlanInterface(socket: RouteSocket, bridgeName: strin
   if (!port || !bridge || port.master !== bridge.index) return;
   const others = listPorts(socket, bridge.index).filter(({ index }) => index !== port.index);
   const isUsed = others.some(({ index }) => listBridgeVlans(socket, index).some(({ vid }) => vid === vlan));
-  if (!isUsed) socket.execute(deleteLink(link.index, link.name));
+  // Another call may be faster.
+  if (!isUsed) requireGone(socket.attempt(deleteLink(link.index, link.name)));
 }
 
 /** @returns false when somebody else was faster. */

@@ -1,7 +1,8 @@
 /** Bridges and the host's own address on them. */
 
+import { readFileSync } from 'node:fs';
 import type { Prefix } from '../ip.ts';
-import { throwRefusal } from '../netlink/error.ts';
+import { requireGone, throwRefusal } from '../netlink/error.ts';
 import { isKernelError } from '../netlink/libc.ts';
 import { addAddress, deleteAddress, listAddresses } from './address.ts';
 import { createLink, deleteLink, getLink, type Link, listPorts, requireLink, setLink } from './link.ts';
@@ -81,14 +82,14 @@ export function retryIfGone<T>(step: () => T): T {
 /** Deletes a bridge unless it has been given ports meanwhile. */
 function deleteIfUnused(socket: RouteSocket, name: string): void {
   const bridge = getLink(socket, name);
-  if (bridge && listPorts(socket, bridge.index).length === 0) socket.execute(deleteLink(bridge.index, name));
+  if (bridge && listPorts(socket, bridge.index).length === 0)
+    requireGone(socket.attempt(deleteLink(bridge.index, name)));
 }
 
 /**
  * Gives the bridge the containers' gateway address, and pins its MAC address: otherwise it would follow its
- * ports', and every container would lose its gateway until its neighbour entry times out. Where the address
- * is present, the MAC address was pinned before it; setting it again would have the kernel forget every
- * neighbour on the bridge (NETDEV_CHANGEADDR in net/ipv4/arp.c).
+ * ports', and every container would lose its gateway until its neighbour entry times out. It is pinned only
+ * once, as the kernel then forgets every neighbour on the bridge (NETDEV_CHANGEADDR in net/ipv4/arp.c).
  * @param force replace an address that is in the way.
  * @throws Error when another address is in the way: any other IPv4 address, or an IPv6 one whose subnet
  *   overlaps.
@@ -102,15 +103,28 @@ export function ensureGatewayAddress(socket: RouteSocket, link: Link, gateway: P
       `Bridge "${link.name}" has address ${inTheWay[0]}, but should have ${gateway}. Remove it, use another bridge, or set "forceAddress"`,
     );
   if (gateway.family === 6) ensureSysctl(['ipv6', 'conf', link.name, 'disable_ipv6'], '0');
+  // Whoever has given it the address may have left its MAC address to the kernel.
+  if (!(isMacPinned(link.name) ?? isPresent))
+    socket.execute(setLink(link.index, { mac: macToPin(requireLink(socket, link.index)) }, link.name));
   if (isPresent) return;
-  const [pinned, ...outcomes] = socket.attempt(
-    setLink(link.index, { mac: macToPin(requireLink(socket, link.index)) }, link.name),
+  const outcomes = socket.attempt(
     ...inTheWay.map((prefix) => deleteAddress(link.index, prefix, link.name)),
     addAddress(link.index, gateway, { noDad: true, label: link.name }),
   );
-  if (pinned instanceof Error) throw pinned;
   // Another ADD may be faster: it adds the same address, and removes the same ones that are in the way.
   throwRefusal(outcomes, 'EEXIST', 'EADDRNOTAVAIL');
+}
+
+/**
+ * Whether somebody has set the MAC address, as netlink does not tell (NET_ADDR_SET in linux/netdevice.h).
+ * @returns undefined where sysfs does not tell either.
+ */
+function isMacPinned(name: string): boolean | undefined {
+  try {
+    return readFileSync(`/sys/class/net/${name}/addr_assign_type`, 'utf8').trim() === '3';
+  } catch {
+    return undefined;
+  }
 }
 
 /**

@@ -18,13 +18,15 @@ export interface NextHop {
   readonly link: number;
   readonly gw: Address | undefined;
   readonly weight: number;
+  /** What the kernel reported of it, with what the fields above leave out, such as an encapsulation. */
+  readonly bytes: Uint8Array;
 }
 
 /** @param data content of RTA_MULTIPATH. @throws RangeError when it is damaged. */
 export function readNextHops(data: Uint8Array): NextHop[] {
-  return splitHops(data).map((hop) => {
-    const { link, weight } = rtnexthop.decode(hop);
-    return { link, gw: hopLayout.decode(hop).gw, weight: weight + 1 };
+  return splitHops(data).map((bytes) => {
+    const { link, weight } = rtnexthop.decode(bytes);
+    return { link, gw: hopLayout.decode(bytes).gw, weight: weight + 1, bytes };
   });
 }
 

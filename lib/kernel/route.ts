@@ -118,6 +118,11 @@ export function copyRoute(route: Route, table = route.table): Request {
   return rawRouteRequest('copy', RTM_NEWROUTE, flags, route, table);
 }
 
+/** Adds a route as {@link copyRoute} does, beside others with the same destination and metric. */
+export function putBackRoute(route: Route): Request {
+  return rawRouteRequest('put back', RTM_NEWROUTE, Flag.Create, route, route.table);
+}
+
 /** Removes exactly this route, or this next hop. */
 export function removeRoute(route: Route): Request {
   return rawRouteRequest('remove', RTM_DELROUTE, 0, route, route.table);
@@ -174,10 +179,10 @@ function nextHopsOver(route: Route, link: number): Route[] {
     .map(([attribute, value]) => bytesAttr(attribute, value));
   return route.hops
     .filter((hop) => hop.link === link)
-    .map(({ gw }) => ({
+    .map(({ gw, bytes }) => ({
       ...route,
       ...{ link, gw, hops: [], isPart: true },
-      payload: concat([rtmsg.encode(header), ...shared, routeLayout.attributes.encode({ link, gw })]),
+      payload: concat([rtmsg.encode(header), ...shared, bytesAttr(RTA_MULTIPATH, bytes)]),
     }));
 }
 

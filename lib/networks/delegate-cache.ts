@@ -79,7 +79,7 @@ export class DelegateCache {
     // A runtime's own cache, if multus is told to save there.
     if (resolve(results) === resultsIn(usualStateDir)) return;
     removeUnfinished(results);
-    for (const name of namesIn(results)) {
+    for (const name of stateFilesIn(results)) {
       const file = join(results, name);
       const cached = readable(file);
       if (cached && !isKnown(cached.containerId) && isNetnsGone(cached.netns)) unlinkStateFile(file);
@@ -87,8 +87,8 @@ export class DelegateCache {
   }
 }
 
-/** Names of files; none if the directory cannot be read, which ADD reports. */
-function namesIn(directory: string): string[] {
+/** Names of files; none if the directory is a link or cannot be read, which ADD reports. */
+function stateFilesIn(directory: string): string[] {
   try {
     return listStateFiles(directory);
   } catch {

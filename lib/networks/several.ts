@@ -240,11 +240,20 @@ async function detachAsConfigured(
     try {
       const delegates = await source();
       await detach(call, saved.recall(call.attachment, delegates));
-      saved.forget(call.attachment, delegates);
+      tryForget(call, saved, delegates);
       return;
     } catch (error) {
       call.warn(`Nothing was saved of the container's networks: ${(error as Error).message}`);
     }
+  }
+}
+
+/** Forgets the results of delegates that are detached. Where that cannot be done, GC does it later. */
+function tryForget(call: Call, saved: SavedDelegates, delegates: readonly Delegate[]): void {
+  try {
+    saved.forget(call.attachment, delegates);
+  } catch (error) {
+    call.warn(`GC forgets the results of the container's networks: ${(error as Error).message}`);
   }
 }
 

@@ -76,11 +76,13 @@ export function findIfb(call: IfbUser): Link | undefined {
 
 /**
  * Whether an interface without alias is this attachment's. The reference plugin gives those of all
- * attachments of a container to a network one name, so it can be another one's, which sends by it.
+ * attachments of a container to a network one name, so it can be another one's, which sends by it. Without a
+ * sandbox, all of these are going.
  */
 function isOwn({ host, prevResult, sandboxIfPresent: sandbox, ifname }: IfbUser, ifb: Link): boolean {
   if (prevResult?.interfaces.some((one) => one.name === ifb.name && !one.sandbox)) return true;
-  const hostEnd = sandbox && getLink(sandbox.socket, ifname)?.parent;
+  if (!sandbox) return true;
+  const hostEnd = getLink(sandbox.socket, ifname)?.parent;
   return redirections(host).every(({ from, to }) => to !== ifb.index || from === hostEnd);
 }
 

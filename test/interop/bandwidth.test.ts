@@ -59,7 +59,7 @@ test('CHECK and repair take a limit with the burst of a runtime as the reference
         '9ms',
       ]);
       const checked = await tryCni(['check', 'net', pod.netns], env);
-      t.regex(checked.stdout + checked.stderr, /is limited with a rate of 250000, but should have/);
+      t.regex(checked.stdout + checked.stderr, /has a rate of 250000, but should have one of/);
       await cni(['del', 'net', pod.netns], env);
     }
 });

@@ -188,7 +188,7 @@ for (const [what, drift, pattern] of [
   [
     'its rate',
     'tc qdisc change dev VETH root tbf rate 1mbit burst 100000 latency 25ms',
-    /a rate of 125000 where/,
+    /a rate of 125000, but should have one of 1000000/,
   ],
   ['the interface that the container sends by', 'ip link delete IFB', /is missing/],
   ['that interface down', 'ip link set IFB down', /is down/],
@@ -260,6 +260,20 @@ test('DEL works when the sandbox is gone, and without limits from the runtime', 
   await attachment.pod.remove();
   await attachment.del({ netns: '', capabilities: {} });
   t.deepEqual(await ifbs(host), []);
+});
+
+test('DEL without sandbox and result removes what the reference plugin set, though the pair remains', async (t) => {
+  const host = await makeHost(t);
+  const limits = { egressRate: 80_000_000, egressBurst: 8_000_000 };
+  for (const netns of ['', '/run/netns/gone']) {
+    const theirs = { ...limited(limits), cniVersion: '1.0.0' };
+    const { pod, result } = await attach(host, theirs, { suite: 'reference' });
+    const { veth, ifb } = devices(result!);
+    t.deepEqual(await ifbs(host), [ifb]);
+    await new Attachment(host, pod, { ...theirs, plugins: [theirs.plugins[1]!] }).del({ netns });
+    t.deepEqual(await ifbs(host), []);
+    t.truthy(await observe.link(host, veth));
+  }
 });
 
 test('GC removes what no valid attachment of this network owns', async (t) => {

@@ -564,6 +564,19 @@ test('the MAC address of a bridge stays when the pod that came first goes', asyn
   t.true(await ping(pods[2]!.pod, '10.5.0.1'));
 });
 
+test('the MAC address of a bridge stays though an administrator has added the gateway address', async (t) => {
+  const host = await makeHost(t);
+  await host.run('ip link add br0 type bridge'.split(' '));
+  await host.run('ip address add 10.5.0.1/24 dev br0'.split(' '));
+  const first = await attach(host, bridgeNet());
+  const second = await attach(host, bridgeNet());
+  const before = await macOf(host);
+  await first.del();
+  t.is(await macOf(host), before);
+  await second.del();
+  t.is(await macOf(host), before);
+});
+
 test('the next pod does not have the bridge forget its neighbours', async (t) => {
   const host = await makeHost(t);
   await attach(host, bridgeNet());

@@ -100,6 +100,27 @@ test('what such a program has made in the pod is not given to the host', async (
   t.is(await link(host, 'eth0'), undefined);
 });
 
+test('a device without a MAC address comes back, too', async (t) => {
+  const host = await makeHost(t);
+  await host.run('ip tuntap add mode tun tun9'.split(' '));
+  const readdressed = 'ip address flush dev eth0; ip address add 198.51.100.7/24 dev eth0';
+  for (const [keys, inPod] of [
+    [{}, 'true'],
+    [{}, readdressed],
+    [{ ipam: undefined }, 'true'],
+  ] as const) {
+    const one = await attach(host, changed(name, { device: 'tun9', ...keys }));
+    t.is(one.result!.interfaces![0]!.mac, undefined);
+    t.is(await link(host, 'tun9'), undefined);
+    await one.check();
+    remember(host, one);
+    await one.pod.run(['sh', '-ec', inPod]);
+    await one.del();
+    t.truthy(await link(host, 'tun9'), inPod);
+    t.is(await link(one.pod, 'eth0'), undefined);
+  }
+});
+
 test('the name in the configuration counts before the device that the runtime names', async (t) => {
   const host = await makeHost(t);
   await addDevice(host);

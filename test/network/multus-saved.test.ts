@@ -1,6 +1,6 @@
 /** multus: what is saved of a pod's networks, by Multus or by this suite. */
 
-import { mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import test from 'ava';
 import { fail } from '../proof/injection.ts';
@@ -287,3 +287,17 @@ for (const when of ['at once', 'with what ADD gave'])
     t.deepEqual(mentions(host, attachment.pod), []);
     t.deepEqual({ ...(await settled(host)), sandboxes: [] }, { ...before, sandboxes: [] });
   });
+
+test('DEL of what was not saved says which result it cannot forget, and is done', async (t) => {
+  const host = await makeHostWithNetworks(t);
+  const one = await attach(host, annotatedMultus, annotated({ [standard]: 'backup' }));
+  rmSync(fileOf(host, one.pod));
+  const result = host.file(`/var/lib/cni/multus/results/pods-${one.pod.containerId}-eth0`);
+  rmSync(result);
+  mkdirSync(result);
+  const { exit, stderr } = await one.tryDel();
+  t.is(exit, 0, stderr);
+  t.regex(stderr, /GC forgets the results of the container's networks: Cannot remove/);
+  t.notRegex(stderr, /Nothing was saved/);
+  t.deepEqual(await interfacesOf(one.pod), []);
+});

@@ -140,6 +140,10 @@ test('the flat file fills in what the network leaves out, and need not have the 
   bare.plugins.push({ type: 'ovs-mirror-consumer' });
   const refused = new Attachment(host, await host.addPod(), bare);
   t.regex((await refused.tryAdd()).error!.msg, /No bridge is named\. Set "bridge"/);
+  const alone = new Attachment(host, refused.pod, { ...bare, plugins: [bare.plugins.at(-1)!] });
+  const { exit, stderr } = await alone.tryDel();
+  t.is(exit, 0);
+  t.regex(stderr, /No bridge is named.* by the next DEL or GC that knows the bridge/);
   await refused.del();
   await share({ socket_file, bridge: 'br1' });
   t.regex((await refused.tryAdd()).error!.msg, /No mirror is named\. Set "mirrors"/);

@@ -200,6 +200,40 @@ test('an IPv6 default route that two interfaces share stays with the other one',
   );
 });
 
+test('an ADD whose result nobody takes leaves all default routes as they were', async (t) => {
+  const { sbr } = await prepare(t);
+  const before = await routing(sbr.pod);
+  t.is(before.filter((line) => line.startsWith('default via 10.')).length, 2);
+  const unheard = await sbr.tryAdd({ isUnheard: true });
+  t.not(unheard.exit, 0);
+  t.deepEqual(await routing(sbr.pod), before);
+});
+
+test('a next hop that is on-link stays so where it goes, and where it comes back', async (t) => {
+  const { sbr } = await prepare(t);
+  const { pod } = sbr;
+  const others = 'nexthop via fd00:10:93::1 dev net1 nexthop via fd01::1 dev eth0 onlink';
+  const own = 'nexthop via fd99::1 dev net1 onlink';
+  await pod.run('ip -6 route flush default'.split(' '));
+  await pod.run(`ip -6 route add default ${others} ${own}`.split(' '));
+  const before = await routing(pod);
+  const unheard = await sbr.tryAdd({ isUnheard: true });
+  t.not(unheard.exit, 0);
+  t.deepEqual(await routing(pod), before);
+
+  await sbr.add();
+  const lines = (await routing(pod)).filter((line) => /^(default .*metric|nexthop)/.test(line));
+  t.deepEqual(
+    lines.map((line) => line.replace(/ (metric|pref|weight) \w+/g, '')),
+    [
+      'default table 101',
+      'default via fd01::1 dev eth0 onlink',
+      'nexthop via fd00:10:93::1 dev net1',
+      'nexthop via fd99::1 dev net1 onlink',
+    ],
+  );
+});
+
 test('routes by a link-local gateway, which is in no subnet, move as well', async (t) => {
   const host = await makeHost(t);
   const plugins = [

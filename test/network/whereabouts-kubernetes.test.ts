@@ -470,6 +470,37 @@ test('while the API is away, ADD says so and pods are torn down; nothing is lost
   t.is(await cluster.add('b', pod('b')), two);
 });
 
+test('an ADD asks an API that fails no more, and what it was given is released later', async (t) => {
+  const cluster = await kubeClusterOf(t);
+  const { api } = cluster;
+  const second = 'fd00-70---64';
+  const both = { ipam: { ipRanges: [{ range: 'fd00:70::/64' }] } };
+  const used = (pool: string) => Object.values(cluster.allocations(pool)).map(({ id }) => id);
+  await cluster.add('before', pod('before'));
+  const first = used('10.70.0.0-24');
+  for (const id of ['new', 'before']) {
+    let refused = 0;
+    // The address is in the pool by then, but not reserved.
+    api.onRequest = ({ method, path, body }) =>
+      refused > 0 ||
+      (method === 'POST' && /reservations$/.test(path) && JSON.stringify(body).includes('fd00'))
+        ? { status: 503, body: { kind: 'Status', message: `refused ${++refused}` } }
+        : undefined;
+    t.regex((await cluster.run('ADD', id, pod(id, both))).error?.msg ?? '', /cannot answer.*refused 1/);
+    t.is(refused, 1, id);
+    t.deepEqual(used(second), [id]);
+    api.onRequest = () => undefined;
+    if (id === 'before') break;
+    t.is((await cluster.run('STATUS', '', both)).exit, 0);
+    t.deepEqual([used('10.70.0.0-24'), used(second)], [first, []]);
+  }
+  // What the attachment had before may be in use.
+  t.is((await cluster.run('STATUS', '', both)).exit, 0);
+  t.deepEqual([used('10.70.0.0-24'), used(second)], [first, ['before']]);
+  await cluster.del('before', both);
+  t.deepEqual([used('10.70.0.0-24'), used(second), cluster.reservations()], [[], [], []]);
+});
+
 test('every failure of the API is told, by code 11, and DEL goes on', async (t) => {
   const cluster = await kubeClusterOf(t, { range: '10.70.0.0/24' });
   const { api } = cluster;

@@ -136,23 +136,29 @@ test('routes keep what they are, with several next hops too', async (t) => {
   t.true(await observe.ping(pod, 'fd00:10:94::1', '-I', 'red'));
 });
 
-test('an IPv6 default route that another interface shares goes into the VRF by its own next hop', async (t) => {
+test('the other default route stays where it is, though IPv6 has both as one', async (t) => {
   const { host, vrf } = await prepare(t, { table: 42 });
   const { pod } = vrf;
   const other = { type: 'bridge', bridge: 'br1', isDefaultGateway: true };
-  const ipam = { type: 'host-local', subnet: 'fd01::/64' };
+  const ipam = { type: 'host-local', ranges: [[{ subnet: '10.95.0.0/24' }], [{ subnet: 'fd01::/64' }]] };
   const eth1: Conflist = { cniVersion: '1.0.0', name: 'shared', plugins: [{ ...other, ipam }] };
   await attach(host, eth1, { pod, ifname: 'eth1' });
   const before = await routes(pod);
   t.true(before.some((line) => line.startsWith('nexthop via fd01::1')));
+  t.is(before.filter((line) => line.startsWith('default via 10.')).length, 2);
   const unheard = await vrf.tryAdd({ isUnheard: true });
   t.true(unheard.exit !== 0);
   t.deepEqual(await routes(pod), before);
   await vrf.add();
-  const ways = (await routes(pod)).filter((line) => /^(default|nexthop)/.test(line) && line.includes(':'));
+  const ways = (await routes(pod)).filter((line) => /^(default|nexthop)/.test(line));
   t.deepEqual(
     ways.map((line) => line.replace(/ metric .*/, '')),
-    ['default via fd00:10:94::1 dev eth0 table 42', 'default via fd01::1 dev eth1'],
+    [
+      'default via 10.94.0.1 dev eth0 table 42',
+      'default via 10.95.0.1 dev eth1',
+      'default via fd00:10:94::1 dev eth0 table 42',
+      'default via fd01::1 dev eth1',
+    ],
   );
 });
 

@@ -4,7 +4,7 @@ import type { Address } from '../../../lib/ip.ts';
 import { alreadyReserved, nothingFree, otherAddresses, type Setting } from '../backend.ts';
 import { capacityOf, formatPool, nextOf, type Pool, poolHas } from '../pools.ts';
 import type { Allocation, Entry, IpPool } from './ip-pool.ts';
-import type { IpPools } from './ip-pools.ts';
+import type { IpPools, PoolRef } from './ip-pools.ts';
 import type { Objects } from './objects.ts';
 import type { Range } from './ranges.ts';
 import { removeFrom } from './release.ts';
@@ -15,39 +15,27 @@ export interface Wish extends Range {
   readonly wanted: Address | undefined;
 }
 
+/** An address in a pool. */
+export interface Entered {
+  readonly ref: PoolRef;
+  readonly address: Address;
+}
+
 /**
  * Gives an attachment an address: the one that it or its pod has already, even in quarantine, or a free one.
  * The address is entered in the pool, which only one can do at a time; and then reserved among all ranges.
  * @param own what to enter at the address.
+ * @param entered gets what may be entered, even if it fails.
  * @throws Error when there is none; CniError TryAgainLater when the API cannot be asked.
  */
 export async function allocateFrom(
   objects: Objects,
-  setting: Setting,
-  wish: Wish,
-  own: Allocation,
-): Promise<{ address: Address; isNew: boolean }> {
-  const entered = new Map<bigint, Address>();
-  using _ = await objects.pools.lock(wish.ref.name);
-  try {
-    return await enterAndReserve(objects, setting, wish, own, entered);
-  } catch (error) {
-    for (const address of entered.values())
-      await removeFrom(objects, wish.ref, own, address).catch(() => {
-        // DEL or GC does it.
-      });
-    throw error;
-  }
-}
-
-/** Does the work of {@link allocateFrom}. @param entered gets what may be entered, even if it fails. */
-async function enterAndReserve(
-  objects: Objects,
   { ipam, owner }: Setting,
   { pool: range, ref, network, wanted }: Wish,
   own: Allocation,
-  entered: Map<bigint, Address>,
+  entered: Map<string, Entered>,
 ): Promise<{ address: Address; isNew: boolean }> {
+  using _ = await objects.pools.lock(ref.name);
   const { pools, reservations } = objects;
   /** Addresses that overlapping ranges have. */
   const elsewhere = new Set<bigint>();
@@ -79,7 +67,7 @@ async function enterAndReserve(
     if (!address) throw wanted ? alreadyReserved(wanted) : nothingFree(formatPool(range), owner);
     const former = pool.at(address);
     if (isNew) {
-      entered.set(address.value, address);
+      entered.set(`${address}`, { ref, address });
       if (!(await pools.change(pool, [{ address, allocation: own }]))) {
         await tries.next();
         continue;
@@ -89,9 +77,9 @@ async function enterAndReserve(
       ipam.enable_overlapping_ranges === false ||
       (await reservations.reserve(ref.networkName, address, own, former, lapsedAt))
     )
-      return { address, isNew: isNew || entered.has(address.value) };
+      return { address, isNew: isNew || entered.has(`${address}`) };
     await removeFrom(objects, ref, own, address);
-    entered.delete(address.value);
+    entered.delete(`${address}`);
     elsewhere.add(address.value);
   }
 }

@@ -20,7 +20,7 @@ import {
 import type { Owner } from '../keys.ts';
 import { type Pool, poolHas } from '../pools.ts';
 import { directoryOf, heldDirectoryOf } from '../state.ts';
-import { allocateFrom } from './allocate.ts';
+import { allocateFrom, type Entered } from './allocate.ts';
 import type { Allocation } from './ip-pool.ts';
 import { type Objects, openObjects } from './objects.ts';
 import {
@@ -59,7 +59,10 @@ export class KubernetesBackend implements Backend {
     return (await this.ranges()).map(({ pool }) => pool);
   }
 
-  async allocate(sources: readonly Source[]): Promise<{ addresses: Address[]; isNew: boolean }> {
+  async allocate(
+    sources: readonly Source[],
+    onUncertain: () => void,
+  ): Promise<{ addresses: Address[]; isNew: boolean }> {
     const { owner, podref } = this.setting;
     if (!podref)
       throw new CniError(
@@ -75,26 +78,18 @@ export class KubernetesBackend implements Backend {
         ranges.map(({ ref }) => listOf(ref)),
       ),
     );
-    const addresses: Address[] = [];
-    const taken: { range: Range; address: Address }[] = [];
+    const given: { address: Address; isNew: boolean }[] = [];
+    const entered = new Map<string, Entered>();
     try {
       for (const [i, source] of sources.entries()) {
-        const range = ranges[i]!;
-        const { address, isNew } = await allocateFrom(
-          this.objects(),
-          this.setting,
-          { ...range, ...source },
-          own,
-        );
-        addresses.push(address);
-        if (isNew) taken.push({ range, address });
+        const wish = { ...ranges[i]!, ...source };
+        given.push(await allocateFrom(this.objects(), this.setting, wish, own, entered));
       }
-      return { addresses, isNew: taken.length > 0 };
+      return { addresses: given.map(({ address }) => address), isNew: given.some(({ isNew }) => isNew) };
     } catch (error) {
-      for (const { range, address } of taken)
-        await removeFrom(this.objects(), range.ref, own, address).catch(() => {
-          // DEL or GC does it.
-        });
+      // ADD has waited long enough for an API that does not answer.
+      if (!this.isFinal(error)) await this.takeBack(own, entered.values());
+      else if (entered.size > 0 && given.every(({ isNew }) => isNew)) onUncertain();
       throw error;
     }
   }
@@ -181,6 +176,13 @@ export class KubernetesBackend implements Backend {
   private objects(): Objects {
     this.opened ??= openObjects(this.cluster, this.timeoutMs);
     return this.opened;
+  }
+
+  /** Removes what an ADD has entered that could not be completed. Where that fails, DEL or GC does it. */
+  private async takeBack(own: Allocation, entered: Iterable<Entered>): Promise<void> {
+    const { isFinal } = this;
+    const remove = ({ ref, address }: Entered) => removeFrom(this.objects(), ref, own, address);
+    await eachInSpite(entered, remove, { isFinal, warn: () => {} }).catch(() => {});
   }
 
   private async ranges(): Promise<readonly Range[]> {

@@ -81,7 +81,7 @@ async function add(api: Objects): Promise<string> {
     ...{ network: pool!.subnet, wanted: undefined },
   };
   const setting = { ipam, owner, identity: '', podref: 'default/own' };
-  return `${(await allocateFrom(api, setting, wish, own)).address}`;
+  return `${(await allocateFrom(api, setting, wish, own, new Map())).address}`;
 }
 
 test('an ADD takes over the reservation of an address whose quarantine is over in another pool', async (t) => {

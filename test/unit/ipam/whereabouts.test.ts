@@ -48,7 +48,8 @@ function addAmongOthers() {
   const owner = { node: 'n', network: 'vlan7', containerId: 'c', ifname: 'eth0' };
   const wish = { pool: pool!, ref: { name: 'p', networkName: '' }, network: range, wanted: undefined };
   const setting = { ipam, owner, identity: '', podref: 'default/c' };
-  const outcome = allocateFrom(objects, setting, wish, { id: 'c', podref: 'default/c', ifname: 'eth0' });
+  const own = { id: 'c', podref: 'default/c', ifname: 'eth0' };
+  const outcome = allocateFrom(objects, setting, wish, own, new Map());
   return { outcome, reserved };
 }
 

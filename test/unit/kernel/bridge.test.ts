@@ -1,8 +1,9 @@
 import test from 'ava';
 import { Prefix } from '../../../lib/ip.ts';
 import { addAddress, deleteAddress, listAddresses } from '../../../lib/kernel/address.ts';
-import { ensureGatewayAddress } from '../../../lib/kernel/bridge.ts';
-import { createLink, listPorts, requireLink } from '../../../lib/kernel/link.ts';
+import { ensureBridge, ensureGatewayAddress } from '../../../lib/kernel/bridge.ts';
+import { deleteUnusedVlanInterface } from '../../../lib/kernel/bridge-vlan.ts';
+import { createLink, getLink, LinkMessage, listPorts, requireLink } from '../../../lib/kernel/link.ts';
 import { bridgeKind, vethKind } from '../../../lib/kernel/link-kinds.ts';
 import { Netns } from '../../../lib/kernel/netns.ts';
 import { openRouteSocket, type RouteSocket } from '../../../lib/kernel/route-socket.ts';
@@ -29,6 +30,30 @@ test('an address that is in the way of two may be taken away by either', (t) => 
     listAddresses(socket, index, 4).map(({ prefix }) => `${prefix}`),
     [`${wanted}`],
   );
+});
+
+test('an interface that another call deletes first counts as deleted', (t) => {
+  using netns = Netns.create();
+  using socket = openRouteSocket(netns);
+  const beaten = new Proxy(socket, {
+    get(target, key) {
+      const value: unknown = Reflect.get(target, key);
+      if (typeof value !== 'function') return value;
+      return (...requests: Request[]) => {
+        const deletions = requests.filter(({ type }) => type === LinkMessage.Delete);
+        if (deletions.length > 0) socket.execute(...deletions);
+        return value.apply(target, requests);
+      };
+    },
+  }) as RouteSocket;
+  const steps: (() => void)[] = [];
+  const owner = { host: beaten, undo: (_: string, step: () => void) => void steps.push(step), warn: t.log };
+  const { index } = netns.run(() => ensureBridge(owner, 'br0'));
+  socket.execute(createLink(vethKind({ name: 'br0.7' }), { name: 'port0', master: index }));
+  t.notThrows(() => deleteUnusedVlanInterface(beaten, 'br0', 7));
+  t.is(getLink(socket, 'br0.7'), undefined);
+  for (const step of steps) t.notThrows(step);
+  t.is(getLink(socket, 'br0'), undefined);
 });
 
 test('the kernel lists only the ports of that bridge', (t) => {

@@ -1,7 +1,7 @@
 /** Copies of routes, from what the kernel says of them. */
 
 import test from 'ava';
-import { copyRoute, listRoutes, removeRoute } from '../../../lib/kernel/route.ts';
+import { copyRoute, listRoutes, listRoutesOver, removeRoute } from '../../../lib/kernel/route.ts';
 import type { RouteSocket } from '../../../lib/kernel/route-socket.ts';
 import { KernelError } from '../../../lib/netlink/libc.ts';
 
@@ -75,6 +75,23 @@ test('its copy has another table and no state, and all the rest', (t) => {
       '0a5e0006' +
       '08000f00' +
       'd2040000',
+  );
+});
+
+test('one next hop is copied without its state, and with all the rest, such as an encapsulation', (t) => {
+  const header = '0a000000fe03000100000000';
+  const gateway = (last: string) => `1400050020010db80000000000000000000000${last}`;
+  const encapsulated = `${gateway('05')}06001500010000000c00160008000100000641ff`;
+  const others = `1c00000003000000${gateway('06')}`;
+  const payload = Uint8Array.from(
+    Buffer.from(`${header}500009003000140202000000${encapsulated}${others}`, 'hex'),
+  );
+  const socket = { dump: () => [{ type: 24, flags: 2, sequence: 1, payload }] } as unknown as RouteSocket;
+  const [route, ...more] = listRoutesOver(socket, 2);
+  t.deepEqual([String(route?.gw), more.length], ['2001:db8::5', 0]);
+  t.is(
+    Buffer.from(copyRoute(route!, 1234).payload).toString('hex'),
+    `0a0000000003000100000000340009003000040202000000${encapsulated}08000f00d2040000`,
   );
 });
 
