@@ -45,6 +45,7 @@ for (const subject of subjects)
     for (const verb of verbs) {
       const needed = privileges[subject.name]![verb]!;
       const exact = await one.attempt(verb, needed);
+      if (!exact.works) t.log(JSON.stringify(exact.pictures));
       t.true(exact.works, `${verb} with ${needed}: ${exact.outcome.stdout}${exact.outcome.stderr}`);
       for (const { missing, rest } of withOneFewer(needed)) {
         const { works, outcome, pictures } = await one.attempt(verb, rest);

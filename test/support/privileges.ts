@@ -4,6 +4,7 @@
  * quicker.
  */
 
+import { setTimeout as sleep } from 'node:timers/promises';
 import { Attachment, type AttachOptions, type Conflist, type PluginConf, runNetworkVerb } from './chain.ts';
 import { dropForwarded, useLegacyIptables } from './firewall.ts';
 import { Host, makeHostWithDevices, type Pod, startAgent, type Teardown } from './host.ts';
@@ -284,10 +285,17 @@ export class Privileged {
     const outcome = await (verb === 'DEL' ? limited.tryDel() : limited.tryCheck());
     const lasting = ([onHost, { routes, ...inPod }]: Picture) =>
       this.subject.leavesRoutes ? [onHost, inPod] : [onHost, inPod, routes];
-    const isGone = async () => isSame(lasting(await this.picture(pod)), lasting(before));
-    const works = isFine(outcome) && (verb === 'CHECK' || (await isGone()));
+    let after = lasting(await this.picture(pod));
+    const isGone = () => isSame(after, lasting(before));
+    // The kernel may be about to notice what was done before.
+    for (let tries = 0; verb === 'DEL' && isFine(outcome) && !isGone() && tries < 10; tries++) {
+      await sleep(500);
+      after = lasting(await this.picture(pod));
+    }
+    const works = isFine(outcome) && (verb === 'CHECK' || isGone());
     await full.del();
-    return { works, outcome, pictures: [lasting(before), lasting(await this.picture(pod))] };
+    if (works || !isFine(outcome)) after = lasting(await this.picture(pod));
+    return { works, outcome, pictures: [lasting(before), after] };
   }
 
   private attachment(host: Host, pod: Pod, plugins: readonly PluginConf[]): Attachment {
