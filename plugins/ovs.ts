@@ -21,7 +21,7 @@ import {
   removePorts,
   vlanColumns,
 } from '../lib/ovsdb/ports.ts';
-import { forgetSettings, rememberSettings } from './ovs/cache.ts';
+import { collectSettings, forgetSettings, rememberSettings } from './ovs/cache.ts';
 import { removeOwnPort, stalePorts, waitUntilUp } from './ovs/port.ts';
 import {
   argumentsOf,
@@ -167,7 +167,8 @@ export const plugin = defineMainPlugin({
     await whereReachable(call, settings, async (db) => {
       const isValid = (own: AttachmentId) =>
         call.validAttachments.some((one) => attachmentKey(one) === attachmentKey(own));
-      const ports = (await listPodPorts(db)).filter((port) => {
+      const all = await listPodPorts(db);
+      const ports = all.filter((port) => {
         const own = attachmentOf(port);
         // Ports that ovs-cni made do not tell their network.
         return own
@@ -176,6 +177,9 @@ export const plugin = defineMainPlugin({
       });
       if (ports.length > 0) await db.transact('remove stale ports', removePorts(ports));
       for (const own of ports.map(attachmentOf)) if (own) forgetSettings(own);
+      // Where ovs-cni's ports remain, it needs their files, and they do not tell which ones these are.
+      if (all.every((port) => attachmentOf(port) || ports.includes(port)))
+        collectSettings(call.network, call.validAttachments);
     });
   },
 });

@@ -1,4 +1,6 @@
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
+import { join } from 'node:path';
 import test from 'ava';
 import { Attachment, type AttachOptions, attach, type Conflist, runNetworkVerb } from '../support/chain.ts';
 import { type Host, makeHost } from '../support/host.ts';
@@ -308,6 +310,23 @@ test('GC removes a port of ovs-cni whose namespace is gone, and no other', async
   await gone.pod.remove();
   t.is((await runNetworkVerb(host, network(), 'GC', { valid: [] })).exit, 0);
   t.deepEqual(await ovs.ports(), [living.result!.interfaces![0]!.name]);
+  t.true(existsSync(host.file(`/var/lib/cni/ovs-cni/cache/${living.pod.containerId}-eth0`)));
+});
+
+test("GC removes ovs-cni's files of attachments that are gone, as a DEL that was killed leaves them", async (t) => {
+  const host = await makeHost(t);
+  await OpenVswitch.start(t, host);
+  const cache = host.file('/var/lib/cni/ovs-cni/cache');
+  const [gone, living] = [await attach(host, network()), await attach(host, network())];
+  const [left, kept] = [gone, living].map(({ pod }) => `${pod.containerId}-eth0`) as [string, string];
+  const text = readFileSync(join(cache, left), 'utf8');
+  await gone.del();
+  for (const name of [left, 'torn-eth0', `${left}.4194305.tmp`]) writeFileSync(join(cache, name), '{');
+  writeFileSync(join(cache, left), text);
+  writeFileSync(join(cache, 'other-eth0'), text.replace('"ovsnet"', '"othernet"'));
+  const valid = [{ containerID: living.pod.containerId, ifname: 'eth0' }];
+  t.is((await runNetworkVerb(host, network(), 'GC', { valid })).exit, 0);
+  t.deepEqual(readdirSync(cache).sort(), [kept, 'other-eth0', 'torn-eth0'].sort());
 });
 
 function listenOn(
