@@ -285,17 +285,20 @@ export class Privileged {
     const outcome = await (verb === 'DEL' ? limited.tryDel() : limited.tryCheck());
     const lasting = ([onHost, { routes, ...inPod }]: Picture) =>
       this.subject.leavesRoutes ? [onHost, inPod] : [onHost, inPod, routes];
-    let after = lasting(await this.picture(pod));
-    const isGone = () => isSame(after, lasting(before));
-    // The kernel may be about to notice what was done before.
-    for (let tries = 0; verb === 'DEL' && isFine(outcome) && !isGone() && tries < 10; tries++) {
-      await sleep(500);
-      after = lasting(await this.picture(pod));
+    const look = async () => lasting(await this.picture(pod));
+    const isGone = (after: unknown) => isSame(after, lasting(before));
+    let after: unknown;
+    if (verb === 'DEL' && isFine(outcome)) {
+      after = await look();
+      // The kernel may be about to notice what was done before.
+      for (let tries = 0; !isGone(after) && tries < 10; tries++) {
+        await sleep(500);
+        after = await look();
+      }
     }
-    const works = isFine(outcome) && (verb === 'CHECK' || isGone());
+    const works = isFine(outcome) && (verb === 'CHECK' || isGone(after));
     await full.del();
-    if (works || !isFine(outcome)) after = lasting(await this.picture(pod));
-    return { works, outcome, pictures: [lasting(before), after] };
+    return { works, outcome, pictures: [lasting(before), after ?? (await look())] };
   }
 
   private attachment(host: Host, pod: Pod, plugins: readonly PluginConf[]): Attachment {
