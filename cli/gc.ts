@@ -2,10 +2,10 @@
 
 import { attachmentKey } from '../lib/attachment.ts';
 import type { Suite } from '../main.ts';
-import { shellWord } from './doctor/check.ts';
+import { linkRemoval } from './doctor/check.ts';
 import { CommandError, describeError, ExitCode } from './errors.ts';
 import { collectNode } from './gc/node.ts';
-import { givenName, type HostAttachment, type Inventory, takeInventory } from './inventory.ts';
+import { doubtsOf, givenName, type HostAttachment, type Inventory, takeInventory } from './inventory.ts';
 import type { CachedAttachment } from './libcni/cache.ts';
 import { collectGarbage, deleteNetwork, type Environment, type Runtime } from './libcni/chain.ts';
 import { hasGarbageCollection, type NetworkList, networkFromCache } from './libcni/conflist.ts';
@@ -14,7 +14,7 @@ import { configuredNetworks, findUsedNetwork, warnOfRemoved } from './networks.t
 import { forgetSaved, readRecord } from './records.ts';
 import { cacheDir, configDir, environment, environmentHelp } from './settings.ts';
 import type { Subcommand } from './subcommand.ts';
-import { count, paint, print, warn } from './terminal.ts';
+import { count, paint, print, quoted, warn } from './terminal.ts';
 
 interface GcArguments {
   network?: string;
@@ -72,9 +72,8 @@ export const gc = (suite: Suite): Subcommand<GcArguments> => ({
       return;
     }
     const inventory = await takeInventory(configDir(), cacheDir());
-    const { attachments, problems, ruleProblems, unknown, hidden } = inventory;
-    for (const problem of new Set([...problems, ...unknown, ...hidden.map(({ message }) => message)]))
-      warn(problem);
+    const { attachments, ruleProblems, unknown, hidden } = inventory;
+    for (const doubt of doubtsOf(inventory)) warn(doubt);
     const isSearched = all || unknown.length + hidden.length === 0;
     if (!isSearched) {
       warn(
@@ -152,8 +151,8 @@ async function collectNetwork(
   const interfaces = all ? veths.filter((one) => outcome.interfaces.has(one)) : [];
   if (interfaces.length > 0)
     print(
-      `${paint('red', 'Still there:')} interfaces ${interfaces.map((one) => `"${one}"`).join(', ')}, as no record names them. ` +
-        `If no container needs them, remove them with "${interfaces.map((one) => `ip link del ${shellWord(one)}`).join(' && ')}"`,
+      `${paint('red', 'Still there:')} interfaces ${quoted(interfaces)}, as no record names them. ` +
+        `If no container needs them, remove them with "${linkRemoval(interfaces)}"`,
     );
   for (const error of outcome.errors) warn(describeError(error));
   const left = outcome.remaining.size;

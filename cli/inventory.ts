@@ -62,6 +62,11 @@ export interface Inventory {
   hidden: Hidden[];
 }
 
+/** Why it may be incomplete, or name living attachments that no record names; each reason once. */
+export function doubtsOf({ problems, unknown, hidden }: Inventory): Set<string> {
+  return new Set([...problems, ...unknown, ...hidden.map(({ message }) => message)]);
+}
+
 /**
  * Looks at the host. Nothing is changed, and nothing is locked.
  * @param configDir of the networks. @param cacheDir above `results`.

@@ -3,7 +3,7 @@
 import { readLaunch } from '../launcher/launch.ts';
 import type { Suite } from '../main.ts';
 import { ExitCode } from './errors.ts';
-import { type HostAttachment, takeInventory } from './inventory.ts';
+import { doubtsOf, type HostAttachment, takeInventory } from './inventory.ts';
 import { findNamed, unknownName } from './names.ts';
 import { configuredNetworks } from './networks.ts';
 import { repairAttachments, sortOut } from './repair/attachment.ts';
@@ -40,9 +40,8 @@ export function repair(suite: Suite): Subcommand<RepairArguments> {
         ),
     handler: async ({ names = [], 'dry-run': isDryRun }) => {
       const inventory = await takeInventory(configDir(), cacheDir());
-      const { problems, unknown, hidden } = inventory;
-      for (const text of new Set([...problems, ...unknown, ...hidden.map(({ message }) => message)]))
-        warn(text);
+      const { problems, unknown } = inventory;
+      for (const doubt of doubtsOf(inventory)) warn(doubt);
       const { running, ...others } = sortOut(choose(inventory.attachments, names), inventory);
       const { program } = readLaunch(process.argv);
       const options = { suite, program, environment: environment(), isDryRun };

@@ -115,3 +115,8 @@ export async function printStructured(format: 'json' | 'yaml', value: object): P
 export function count(number: number, noun: string, plural = `${noun}s`): string {
   return `${number} ${number === 1 ? noun : plural}`;
 }
+
+/** Names in quotation marks, as a list in a message. */
+export function quoted(names: readonly string[]): string {
+  return names.map((name) => `"${name}"`).join(', ');
+}

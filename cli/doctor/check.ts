@@ -42,3 +42,8 @@ export interface Check {
 export function shellWord(word: string): string {
   return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;
 }
+
+/** The command that removes interfaces of the host. */
+export function linkRemoval(names: readonly string[]): string {
+  return names.map((name) => `ip link del ${shellWord(name)}`).join(' && ');
+}

@@ -9,8 +9,8 @@ import { networkFromCache } from '../libcni/conflist.ts';
 import { forgetSaved, isCurrent, listRecords } from '../records.ts';
 import { reservationsOf } from '../reservations.ts';
 import { cacheDir } from '../settings.ts';
-import { count } from '../terminal.ts';
-import { type Check, type Finding, shellWord } from './check.ts';
+import { count, quoted } from '../terminal.ts';
+import { type Check, type Finding, linkRemoval, shellWord } from './check.ts';
 import type { Context } from './context.ts';
 
 export const records: Check = {
@@ -146,16 +146,15 @@ function portsOfNobody({ inventory: { links, attachments } }: Context): Finding[
   const known = new Set(attachments.flatMap(({ hostInterfaces }) => hostInterfaces));
   const bridges = links.filter(({ kind, name }) => kind === 'bridge' && known.has(name));
   return bridges.flatMap((bridge) => {
-    const strays = strayVeths(bridge.index, links, attachments);
+    const strays = strayVeths(bridge.index, links, attachments).map(({ name }) => name);
     if (strays.length === 0) return [];
-    const list = strays.map((name) => `"${name}"`).join(', ');
     return [
       {
         severity: 'info',
         subject: bridge.name,
-        message: `${list} on bridge "${bridge.name}" ${strays.length === 1 ? 'belongs' : 'belong'} to no attachment that a runtime has recorded`,
+        message: `${quoted(strays)} on bridge "${bridge.name}" ${strays.length === 1 ? 'belongs' : 'belong'} to no attachment that a runtime has recorded`,
         cause: 'An ADD is under way, somebody attached it by hand, or a runtime keeps its records elsewhere',
-        fix: `If no container needs it: ${strays.map((name) => `ip link del ${shellWord(name)}`).join(' && ')}`,
+        fix: `If no container needs it: ${linkRemoval(strays)}`,
       },
     ];
   });

@@ -11,7 +11,7 @@ import { inhabitedNetnsIds } from '../../lib/kernel/netns-id.ts';
 import { openRouteSocket } from '../../lib/kernel/route-socket.ts';
 import { bridgeOf, mainOf } from '../inner.ts';
 import type { NetworkList } from '../libcni/conflist.ts';
-import { count } from '../terminal.ts';
+import { count, quoted } from '../terminal.ts';
 import type { HostAttachment } from './attachment.ts';
 
 /** The kernel removes the interfaces of a namespace some time after it: how often to look again. */
@@ -72,7 +72,7 @@ async function findByVeths(
   // Nothing else tells whose they are.
   if (orphans.length === 0 && (unrecorded.length > 0 || isRecorded || bridge === '')) return undefined;
   const master = bridge === '' ? undefined : (links().find(({ name }) => name === bridge)?.index ?? -1);
-  let strays = strayLinks(master, links(), attachments);
+  let strays = strayVeths(master, links(), attachments);
   // The runtime keeps its records here: without a process, an ADD was interrupted before its container began.
   if (isRecorded) strays = inhabited(strays);
   const veths = new Set(links().flatMap(({ kind, name }) => (kind === 'veth' ? [name] : [])));
@@ -137,18 +137,10 @@ const elsewhere =
   'If a runtime keeps its records elsewhere, set CNI_CACHE_DIR to the directory above its "results", such as "/var/lib/cni/cache"';
 
 /**
- * Names of interfaces that lead into other namespaces, and that no attachment is known to have.
+ * Interfaces that lead into other namespaces, and that no attachment is known to have.
  * @param master index of the bridge that they are ports of; undefined for those that are ports of nothing.
  */
 export function strayVeths(
-  master: number | undefined,
-  links: readonly Link[],
-  attachments: readonly HostAttachment[],
-): string[] {
-  return strayLinks(master, links, attachments).map(({ name }) => name);
-}
-
-function strayLinks(
   master: number | undefined,
   links: readonly Link[],
   attachments: readonly HostAttachment[],
@@ -158,8 +150,4 @@ function strayLinks(
     (one) =>
       one.master === master && one.kind === 'veth' && one.parentNetnsId !== undefined && !known.has(one.name),
   );
-}
-
-function quoted(names: readonly string[]): string {
-  return names.map((name) => `"${name}"`).join(', ');
 }
