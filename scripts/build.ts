@@ -36,6 +36,7 @@ import { pageScript, pageStyle } from './build/draw.ts';
 import { learn } from './build/learn.ts';
 import { bundledPackages } from './build/sbom.ts';
 import { isCurrent, stampOf, type Training } from './build/stamp.ts';
+import { lazyStringWidth } from './build/string-width.ts';
 import { nodePackage, runTool, targetOf } from './build/target.ts';
 import { layTree } from './build/tree.ts';
 
@@ -85,7 +86,7 @@ const bundling = {
 const packages = bundledPackages([
   await bundle('main.js', entryPoint(), { plugins: [loadApart] }),
   await bundle('cni.js', operatorsEntryPoint(), {
-    plugins: [loadApart],
+    plugins: [loadApart, lazyStringWidth],
     define: { PAGE_SCRIPT: JSON.stringify(await pageScript()), PAGE_STYLE: JSON.stringify(pageStyle()) },
   }),
   ...(await Promise.all(
