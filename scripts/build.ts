@@ -1,6 +1,5 @@
 /**
- * Builds the executables: one Node.js single executable, and the launcher that runs it under every plugin's
- * name.
+ * Builds the executables: a single one of Node.js, and the launcher that runs it under every plugin's name.
  *
  *     node scripts/build.ts [x64|arm64] [--reproducible]
  *

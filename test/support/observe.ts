@@ -227,19 +227,25 @@ export async function runAll(ns: Namespace, commands: readonly string[]): Promis
   return (await ns.run(['sh', '-ec', script])).split('\0').slice(0, -1);
 }
 
-/** Whether no address of a link is still being checked for duplicates: that takes a second once it is up. */
-function hasSettled({ flags, addr_info = [] }: IpLink): boolean {
-  const isTentative = ({ scope, tentative, dadfailed }: IpAddress) =>
-    scope !== 'link' && tentative && !dadfailed;
-  return !flags.includes('LOWER_UP') || !addr_info.some(isTentative);
+/**
+ * Whether no IPv6 address of a link is still being checked for duplicates, which takes a second once the link
+ * is up, and the kernel has a route to each. It adds them later, even if there is nothing to check.
+ * @param routes what `ip -6 route show table all` prints.
+ */
+function hasSettled({ ifname, flags, addr_info = [] }: IpLink, routes: string): boolean {
+  const isPending = ({ family, local, scope, tentative, dadfailed }: IpAddress) =>
+    family === 'inet6' &&
+    scope !== 'link' &&
+    !dadfailed &&
+    (tentative || !routes.includes(`local ${local} dev ${ifname} `));
+  return !flags.includes('LOWER_UP') || !addr_info.some(isPending);
 }
 
 /** The part of {@link snapshot} that any namespace has. */
 export async function networkSnapshot(ns: Namespace): Promise<Record<string, unknown>> {
   let all: IpLink[] = [];
   let texts: string[] = [];
-  // The kernel has no route to an address until duplicate address detection has finished.
-  await until('no address is tentative', async () => {
+  await until('the kernel has a route to each address', async () => {
     const [shown = '', ...others] = await runAll(ns, [
       'ip -d -j addr',
       'ip -4 route show table all',
@@ -250,7 +256,7 @@ export async function networkSnapshot(ns: Namespace): Promise<Record<string, unk
     ]);
     all = parseIpJson<IpLink>(shown);
     texts = others;
-    return all.every(hasSettled);
+    return all.every((one) => hasSettled(one, texts[1]!));
   });
   const [routes4 = '', routes6 = '', rules4 = '', rules6 = '', ruleset = ''] = texts;
   const lines = (text: string) =>
