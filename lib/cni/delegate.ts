@@ -5,6 +5,7 @@
 
 import { readFileSync, statSync } from 'node:fs';
 import { CniError, ErrorCode } from '../errors.ts';
+import { statusAt } from '../file.ts';
 import { eachTime, type Once } from '../kernel/sharing.ts';
 import { type Call, depthVariable } from './call.ts';
 import { errorObject } from './error-object.ts';
@@ -166,7 +167,7 @@ async function runElsewhere(
 }
 
 /**
- * Looks a plugin up in CNI_PATH.
+ * Looks a plugin up in CNI_PATH, passing over directories that are out of reach.
  * @param look shares what it finds with other calls of a read-only process.
  * @returns the path of its executable.
  * @throws CniError when the name is not a file name, or no directory contains it.
@@ -183,7 +184,7 @@ function searchPlugin(type: string, path: readonly string[]): string {
     );
   for (const directory of path) {
     const file = `${directory}/${type}`;
-    if (statSync(file, { throwIfNoEntry: false })?.isFile()) return file;
+    if (statusAt(file)?.isFile()) return file;
   }
   throw new CniError(
     ErrorCode.Internal,

@@ -172,6 +172,9 @@ test('the first regular file on CNI_PATH is taken; names that are paths are refu
   const [a, b] = [pluginDir(t, { one: '' }), pluginDir(t, { one: '', two: '' })];
   t.is(findPlugin('one', ['/none', a, b]), `${a}/one`);
   t.is(findPlugin('two', [a, b]), `${b}/two`);
+  // An earlier directory is passed over also where there is no telling what is in it.
+  symlinkSync('two', join(a, 'two'));
+  t.is(findPlugin('two', ['/'.repeat(5000), a, b]), `${b}/two`);
   for (const type of ['', '..', '../one', '/bin/sh', 'a\0b'])
     t.throws(() => findPlugin(type, [a]), { message: /is not the name of an executable/ });
   t.throws(() => findPlugin('three', [a, b]), { message: /not in CNI_PATH\. Install it/ });
