@@ -247,7 +247,12 @@ function missing(): CniError {
  */
 function isServiceOfSystemd(): boolean {
   if (!existsSync('/run/systemd/system')) return false;
-  return readlinkSync('/proc/self/ns/net') === readlinkSync('/proc/1/ns/net');
+  try {
+    return readlinkSync('/proc/self/ns/net') === readlinkSync('/proc/1/ns/net');
+  } catch {
+    // Nor may a process use systemd that may not even look at it, such as one of a rootless container engine.
+    return false;
+  }
 }
 
 function serviceOf(pidFile: string): string[] {

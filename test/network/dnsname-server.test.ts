@@ -15,6 +15,7 @@ import {
   serverOf,
 } from '../support/name-server.ts';
 import { dig, iptablesSave, snapshot, until } from '../support/observe.ts';
+import { LimitedHost } from '../support/privileges.ts';
 
 test('the last DEL leaves no process, no file and no rule, also without result and namespace', async (t) => {
   const host = await makeNamedHost(t);
@@ -47,6 +48,23 @@ test('a server that has crashed is found by CHECK, and runs again with the next 
   const other = await attach(host, network(), named('other'));
   t.deepEqual(await dig(other.pod, '10.31.0.1', 'web.cluster.local'), ['10.31.0.2']);
   await web.check();
+});
+
+test('a process that may not look at systemd runs the server itself', async (t) => {
+  const host = await makeHost(t, { mayHaveAgent: false });
+  endNameServer(t, host, 'names');
+  await host.run(['mkdir', '-p', '/run/systemd/system']);
+  const limited = new LimitedHost(host, [
+    'CAP_NET_ADMIN',
+    'CAP_NET_BIND_SERVICE',
+    'CAP_SETGID',
+    'CAP_SYS_ADMIN',
+  ]);
+  t.not((await limited.tryRun(['readlink', '/proc/1/ns/net'])).exit, 0);
+  const web = await attach(limited, network(), named('web'));
+  t.truthy(serverOf(host));
+  await web.del();
+  t.is(serverOf(host), undefined);
 });
 
 test('a server is exchanged though it has removed its file long before its sockets are closed', async (t) => {

@@ -166,7 +166,7 @@ export function setpriv(capabilities: readonly string[]): string[] {
 }
 
 /** A host on which programs have fewer privileges. */
-class LimitedHost extends Host {
+export class LimitedHost extends Host {
   override readonly enter: readonly string[];
 
   constructor(host: Host, capabilities: readonly string[]) {
