@@ -4,7 +4,7 @@
  */
 
 import type { Call } from '../lib/cni/call.ts';
-import { delegate } from '../lib/cni/delegate.ts';
+import { delegate, ElsewhereError, LeftoverError } from '../lib/cni/delegate.ts';
 import { definePlugin } from '../lib/cni/plugin.ts';
 import { emptyResult } from '../lib/cni/result.ts';
 import { type InferShape, json, string, withDefault } from '../lib/cni/schema.ts';
@@ -61,15 +61,23 @@ export const plugin = definePlugin({
     // The file of a live attachment with the same ID and network is kept until the delegate has accepted this
     // one.
     const earlier = saved.load(call.containerId, call.network);
-    if (!earlier) {
-      saved.save(call.containerId, delegated);
-      call.undo('remove the saved configuration of the delegate', () =>
-        saved.remove(call.containerId, call.network),
-      );
+    if (!earlier) saved.save(call.containerId, delegated);
+    const before = call.undoCount;
+    let isLeft = false;
+    try {
+      const result = await delegate(call, delegated.type, { stdin: JSON.stringify(delegated) });
+      if (earlier) saved.save(call.containerId, delegated);
+      return result ?? emptyResult();
+    } catch (error) {
+      isLeft = error instanceof ElsewhereError || error instanceof LeftoverError;
+      throw error;
+    } finally {
+      // As long as there is something of the delegate to undo, DEL must know its configuration.
+      if (!earlier && !isLeft)
+        call.undoLast(before, 'remove the saved configuration of the delegate', () =>
+          saved.remove(call.containerId, call.network),
+        );
     }
-    const result = await delegate(call, delegated.type, { stdin: JSON.stringify(delegated) });
-    if (earlier) saved.save(call.containerId, delegated);
-    return result ?? emptyResult();
   },
 
   async del(call) {

@@ -206,6 +206,16 @@ export class Call<C = object> implements AttachmentId, Disposable {
   }
 
   /**
+   * Registers an undo step that runs after those registered since, and only if all of those succeed.
+   * @param first how many steps were registered before them: {@link undoCount} then.
+   */
+  undoLast(first: number, what: string, step: UndoStep): void {
+    const between = this.undoCount - first;
+    this.undo(what, step);
+    this.postponeUndo(first, between);
+  }
+
+  /**
    * Undoes everything that ADD has made. When a step fails, only the steps that need it are skipped.
    * @param failed what failed, for warnings.
    * @returns whether every step succeeded.

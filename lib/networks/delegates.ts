@@ -28,6 +28,8 @@ export interface Delegate {
   readonly result: Result | undefined;
   /** Whether ADD has failed in a third-party plugin: there may or may not be something to undo. */
   readonly isRefused?: boolean;
+  /** How many of its plugins had accepted it until one refused it. There may be something to undo of them. */
+  readonly accepted?: number | undefined;
   /** What is known about the device that its plugins work on, for the pod's status. */
   readonly deviceInfo?: object;
 }
@@ -68,24 +70,25 @@ export async function checkDelegate(call: Call, one: Delegate): Promise<void> {
 }
 
 /**
- * Detaches a pod from a network. If ADD failed there, DEL may fail for the same reason for ever: that is only
- * a warning.
+ * Detaches a pod from a network. If ADD failed in a plugin, DEL may fail there for the same reason for ever:
+ * that is only a warning.
  * @param container the pod's, if the call is not about one.
  * @throws CniError that names the network, after every plugin has been run.
  */
 export async function deleteDelegate(call: Call, one: Delegate, container?: Container): Promise<void> {
-  const { network, result } = one;
+  const { network, result, isRefused, accepted = 0 } = one;
   const known = result && atLeast(network.cniVersion, '0.4.0') ? result : undefined;
-  const steps = network.plugins.toReversed().map((plugin) => () => {
+  const steps = network.plugins.map((plugin, i) => async () => {
     const options = optionsFor(call, one, 'DEL', pluginConfig(network, plugin, one, known));
-    return delegate(call, plugin.type, { ...options, target: { ...options.target, ...container } });
+    const target = { ...options.target, ...container };
+    try {
+      await inNetwork(one, async () => void (await delegate(call, plugin.type, { ...options, target })));
+    } catch (error) {
+      if (!isRefused || i < accepted) throw error;
+      call.warn(`${(error as Error).message}. As ADD was refused there, nothing need be left; going on`);
+    }
   });
-  try {
-    await inNetwork(one, () => runAll(call, ...steps));
-  } catch (error) {
-    if (!one.isRefused) throw error;
-    call.warn(`${(error as Error).message}. As ADD was refused there, nothing need be left; going on`);
-  }
+  await runAll(call, ...steps.toReversed());
 }
 
 /** Asks the plugins of a network whether they can serve ADD. @throws CniError that names the network. */

@@ -11,7 +11,7 @@ import type { AttachmentId } from '../attachment.ts';
 import { ifnameProblem, isValidName } from '../cni/invocation.ts';
 import { parseJson } from '../cni/json.ts';
 import { addressSchema, formatResult, parseResult } from '../cni/result.ts';
-import { array, boolean, decode, json, object, record, required, string } from '../cni/schema.ts';
+import { array, boolean, decode, integer, json, object, record, required, string } from '../cni/schema.ts';
 import { newestVersion } from '../cni/version.ts';
 import { errnoOf } from '../file.ts';
 import { isObject } from '../object.ts';
@@ -48,6 +48,7 @@ const elementSchema = object({
     defaultRoute: array(addressSchema),
     result: json(),
     refused: boolean(),
+    accepted: integer(),
   }),
 });
 
@@ -197,12 +198,12 @@ export class SavedDelegates {
       throw new Error(`Interface "${ifname}" ${ifnameProblem(ifname)}`);
     const named = { network, label: Name || network.name, ifname };
     if (!attachment) return { ...named, ...this.cache.read(containerId, named), of: undefined };
-    const { result, defaultRoute, netns, args, capabilityArgs, refused } = attachment;
+    const { result, defaultRoute, netns, args, capabilityArgs, refused, accepted } = attachment;
     return {
       ...{ ...named, args, capabilityArgs, defaultRoute, netns },
       of: { containerId, network: attachment.network, ifname: attachment.ifname },
       result: isObject(result) ? parseResult(result, newestVersion) : undefined,
-      ...(refused && { isRefused: true }),
+      ...(refused && { isRefused: true, accepted }),
     };
   }
 }
@@ -213,7 +214,7 @@ function keyOf({ network, ifname }: Delegate): string {
 }
 
 function toElement(one: SavedDelegate): object {
-  const { network, label, ifname, args, capabilityArgs, defaultRoute, result, isRefused, of, netns } = one;
+  const { network, label, ifname, args, capabilityArgs, defaultRoute, result, of, netns } = one;
   const { name, cniVersion, disableCheck, disableGC, plugins } = network;
   const list = { cniVersion, name, disableCheck, disableGC, plugins: plugins.map(({ config }) => config) };
   return {
@@ -227,7 +228,7 @@ function toElement(one: SavedDelegate): object {
         ...{ network: of.network, ifname: of.ifname, netns, delegateIfname: ifname, args, capabilityArgs },
         defaultRoute,
         result: result && JSON.parse(formatResult(result, newestVersion)),
-        ...(isRefused && { refused: true }),
+        ...(one.isRefused && { refused: true, accepted: one.accepted }),
       },
     }),
   };

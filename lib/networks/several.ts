@@ -1,6 +1,6 @@
 /** The verbs of a plugin that attaches a pod to several networks by running their plugins. */
 
-import type { Call, UndoStep } from '../cni/call.ts';
+import type { Call } from '../cni/call.ts';
 import { ElsewhereError, LeftoverError } from '../cni/delegate.ts';
 import { definePlugin, type Plugin, type PluginDefinition } from '../cni/plugin.ts';
 import type { InferShape, Shape } from '../cni/schema.ts';
@@ -113,21 +113,27 @@ export function defineSeveralNetworks<S extends Shape>(
       if (isNew) save(delegates);
       const before = call.undoCount;
       const added: AddedDelegate[] = [];
+      let begun = before;
       let left: Delegate[] = [];
       try {
-        for (const one of delegates) added.push({ ...one, result: await addDelegate(call, one) });
+        for (const one of delegates) {
+          begun = call.undoCount;
+          added.push({ ...one, result: await addDelegate(call, one) });
+        }
       } catch (error) {
         left = leftBy(error, delegates[added.length]!);
         throw error;
       } finally {
-        if (isNew) {
-          undoLast(call, before, 'forget the delegates', () => save(left));
-          // DEL must not try to undo what ADD has not tried to do: it may be impossible.
-          if (added.length < delegates.length)
-            call.undo('forget the delegates that it did not reach', () =>
-              save([...delegates.slice(0, added.length), ...left]),
-            );
-        }
+        const accepted = call.undoCount - begun;
+        if (isNew) call.undoLast(before, 'forget the delegates', () => save(left));
+        // DEL must not try to undo what ADD has not tried to do: it may be impossible.
+        if (isNew && added.length < delegates.length)
+          call.undo('forget the delegates that it did not reach', () =>
+            save([
+              ...delegates.slice(0, added.length),
+              ...unfinished(delegates[added.length]!, left, accepted),
+            ]),
+          );
       }
       const settled = settleDefaultRoutes(() => call.sandbox.socket, added);
       save(settled);
@@ -211,11 +217,12 @@ function leftBy(error: unknown, one: Delegate): Delegate[] {
   return error instanceof LeftoverError ? [one] : [];
 }
 
-/** Registers an undo step that runs after those of the delegates, if these leave nothing for DEL. */
-function undoLast(call: Call, before: number, what: string, step: UndoStep): void {
-  const between = call.undoCount - before;
-  call.undo(what, step);
-  call.postponeUndo(before, between);
+/**
+ * What there is to undo of a delegate whose ADD has failed, until that is done.
+ * @param accepted how many of its plugins have done something.
+ */
+function unfinished(one: Delegate, left: readonly Delegate[], accepted: number): Delegate[] {
+  return accepted === 0 ? [...left] : [{ ...(left[0] ?? one), accepted }];
 }
 
 /** What Multus saved may have no CNI_ARGS, and its first delegate no interface: the call's are used then. */

@@ -15,7 +15,7 @@ import { Attachment, attach, type Conflist, pluginConfig, runNetworkVerb, sample
 import { subnetFile, writeSubnetEnv } from '../support/flannel.ts';
 import { type Host, makeHost } from '../support/host.ts';
 import * as observe from '../support/observe.ts';
-import { runPlugin } from '../support/plugin.ts';
+import { runPlugin, suites } from '../support/plugin.ts';
 
 const network = sample('40-flannel.conflist');
 const dataDir = '/var/lib/cni/flannel';
@@ -231,6 +231,38 @@ test('an ADD that fails leaves nothing', async (t) => {
   t.is(outcome.error?.code, 999);
   t.deepEqual(leftBehind(host), []);
 });
+
+const leaving: Readonly<Record<string, { script: string; keys: object }>> = {
+  'a delegate that is killed': { script: 'kill -9 $$', keys: { delegate: { type: 'foreign' } } },
+  'a delegate that fails': { script: 'exit 3', keys: { delegate: { type: 'foreign' } } },
+  // The gateway of its route is unreachable, so that the bridge plugin fails once it has the address.
+  'the bridge plugin': {
+    script: `echo '{"cniVersion": "1.0.0", "ips": [{"address": "10.244.1.9/24"}], "routes": [{"dst": "10.98.0.0/16", "gw": "10.99.0.1"}]}'`,
+    keys: { ipam: { type: 'foreign' } },
+  },
+};
+
+for (const [what, { script, keys }] of Object.entries(leaving))
+  test(`what ${what} leaves of an ADD, DEL takes back by the saved configuration, and says when it cannot`, async (t) => {
+    const host = await makeNode(t);
+    mkdirSync(host.file('/run/bin'));
+    const undo = `if [ $CNI_COMMAND = DEL ]; then test ! -e /run/refusing && rm -f /run/left; exit; fi`;
+    const text = `#!/bin/sh\n${undo}\ntouch /run/left\n${script}\n`;
+    writeFileSync(host.file('/run/bin/foreign'), text, { mode: 0o755 });
+    writeFileSync(host.file('/run/refusing'), '');
+    const plugins = [{ type: 'flannel', ...keys }];
+    const env = { CNI_PATH: `${suites.ours}:/run/bin` };
+    const one = new Attachment(host, await host.addPod(), { ...modern, plugins } as Conflist, { env });
+    t.not((await one.tryAdd()).error, undefined);
+    t.true(existsSync(host.file(`${dataDir}/${one.pod.containerId}`)));
+    // flanneld goes, and with it what a DEL without a saved configuration would go by.
+    rmSync(host.file(subnetFile));
+    t.regex((await one.tryDel()).error?.msg ?? '', /exit code 1\b/);
+    rmSync(host.file('/run/refusing'));
+    await one.del();
+    t.false(existsSync(host.file('/run/left')));
+    t.deepEqual(leftBehind(host), []);
+  });
 
 test('CHECK finds what is missing from the sandbox', async (t) => {
   const host = await makeNode(t);

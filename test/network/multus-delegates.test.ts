@@ -141,6 +141,48 @@ test('what a network of this suite could not take back of its ADD has DEL do it'
   t.deepEqual(mentions(host, one.pod), []);
 });
 
+/** How the second plugin of a network may fail, when the first has done its work. */
+const failures: Readonly<Record<string, { second: object; message: RegExp; script?: string }>> = {
+  'is killed': {
+    second: { type: 'second' },
+    message: /"pair", interface "net2": .*SIGKILL/,
+    script: 'test $CNI_COMMAND = DEL || kill -9 $$',
+  },
+  'fails and leaves nothing': {
+    second: { type: 'tuning', sysctl: { 'net.core.no_such_key': '1' } },
+    message: /"pair", interface "net2": .*no_such_key/,
+  },
+  'refuses, and fails in DEL too': {
+    second: { type: 'second' },
+    message: /"pair", interface "net2": .*exit code 3/,
+    script: 'exit 3',
+  },
+  'prints nonsense': {
+    second: { type: 'second' },
+    message: /"pair", interface "net2": .*second/,
+    script: 'test $CNI_COMMAND = DEL || echo nonsense',
+  },
+};
+
+for (const [how, { second, message, script }] of Object.entries(failures))
+  test(`when a plugin ${how}, DEL takes back what could not be taken back of those before it`, async (t) => {
+    const host = await makeHostWithNetworks(t);
+    writeForeign(host, 0);
+    writeFileSync(host.file('/run/refusing'), '');
+    if (script) writeFileSync(host.file('/run/bin/second'), `#!/bin/sh\n${script}\n`, { mode: 0o755 });
+    const plugins = [{ type: 'foreign' }, second];
+    writeNetworks(host, [{ cniVersion: '1.0.0', name: 'pair', plugins } as Conflist]);
+    const one = new Attachment(host, await host.addPod(), network, { env });
+    const outcome = await one.tryAdd(annotated({ 'k8s.v1.cni.cncf.io/networks': 'storage,pair' }));
+    t.regex(outcome.error!.msg, message);
+    t.true(namesOf(host, one).includes('pair'));
+    t.regex((await one.tryDel()).error?.msg ?? '', /Network "pair", interface "net2": .*exit code 1\b/);
+    rmSync(host.file('/run/refusing'));
+    await one.del();
+    t.false(existsSync(host.file('/run/left')));
+    t.deepEqual(mentions(host, one.pod), []);
+  });
+
 test('"cni attach" of a network that cannot work leaves the pod as it was', async (t) => {
   const host = await makeHostWithNetworks(t);
   const bridge = { type: 'bridge', bridge: 'br9' };
