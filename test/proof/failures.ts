@@ -247,7 +247,7 @@ export class FailureBench {
   /** What DEL has left in a sandbox that still exists. */
   private async leftIn(pod: Pod): Promise<string> {
     if (!this.emptyPod) {
-      const other = await this.scene.host.addPod();
+      const { pod: other } = await this.scene.attachment();
       this.emptyPod = await networkSnapshot(other);
       await other.remove();
     }
