@@ -238,7 +238,7 @@ export async function run(
     throw asMissing(program, error);
   }
   const stderr = result.stderr.trim();
-  if (result.status === RESOURCE_PROBLEM && /lock/.test(stderr))
+  if (result.status === RESOURCE_PROBLEM && /holding the xtables lock/.test(stderr))
     throw new CniError(
       ErrorCode.TryAgainLater,
       `Another program has held the iptables lock for ${lockSeconds} seconds. Try again, or find out which one it is with "fuser ${xtablesLock(programs)}"`,

@@ -8,7 +8,8 @@
 
 import { readFileSync, realpathSync } from 'node:fs';
 import { basename } from 'node:path';
-import { acquireLock, type FileLock, isLockHeld } from '../kernel/lock.ts';
+import { errnoOf, fileError } from '../file.ts';
+import { acquireLock, type FileLock } from '../kernel/lock.ts';
 import type { Programs, RunOptions } from '../kernel/programs.ts';
 
 const variable = 'XTABLES_LOCKFILE';
@@ -55,7 +56,8 @@ export interface XtablesLock extends Disposable {
 /**
  * Takes the lock for a program that writes.
  * @returns undefined when the program needs none, or should take it by itself.
- * @throws CniError TryAgainLater when another program holds it for too long.
+ * @throws CniError TryAgainLater when another program holds it for too long, IOFailure when its file cannot
+ *   be opened or locked.
  */
 export async function takeLock(programs: Programs, program: string): Promise<XtablesLock | undefined> {
   if (!takesLockFile(programs, program)) return undefined;
@@ -63,8 +65,11 @@ export async function takeLock(programs: Programs, program: string): Promise<Xta
   try {
     lock = await acquireLock(xtablesLock(programs), lockSeconds * 1000);
   } catch (error) {
-    if (isLockHeld(error)) throw error;
-    return undefined; // The program says better than we do what is wrong with the file.
+    // Only the program follows a link, or locks a device. After any other error it must not try: it would
+    // wait for the lock while another call of this process holds that, and waits for the program.
+    const { cause } = error as Error;
+    if (cause && ['ELOOP', undefined].includes(errnoOf(cause))) return undefined;
+    throw error;
   }
   return {
     options: { environment: ownFile!, inherit: [lock.fd] },
@@ -72,11 +77,18 @@ export async function takeLock(programs: Programs, program: string): Promise<Xta
   };
 }
 
-/** Whether a program locks a file, and lets its caller say which. */
+/**
+ * Whether a program locks a file, and lets its caller say which.
+ * @throws CniError when its executable cannot be read.
+ */
 function takesLockFile(programs: Programs, program: string): boolean {
   const executable = executableOf(programs, program);
   if (executable === '' || basename(executable).includes('nft')) return false;
-  return readFileSync(executable).includes(variable);
+  try {
+    return readFileSync(executable).includes(variable);
+  } catch (error) {
+    throw fileError('read', executable, error);
+  }
 }
 
 /** Path of a program's executable, "" when it is not installed. */

@@ -5,7 +5,7 @@
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, rmdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
@@ -371,6 +371,46 @@ test('a held lock of iptables keeps nobody from looking, and ADD from nothing bu
   t.notRegex(await host.run(['/usr/sbin/iptables-legacy-save', '-t', 'nat']), /8081/);
   await one.check();
   await one.del();
+});
+
+test('a lock of iptables that cannot be opened fails ADD; one that is a link is for iptables to follow', async (t) => {
+  const host = await makeHost(t);
+  const env = await legacy(host);
+  const pod = await host.addPod();
+  const attachment = new Attachment(host, pod, portmapOnly(), { ...ports([8080, 80]), env });
+  const lock = host.file('/run/xtables.lock');
+  mkdirSync(lock);
+  const refused = await attachment.tryAdd({}, resultFor(pod.netns, '10.5.0.9/24'));
+  t.is(refused.error?.code, 5);
+  t.is(
+    refused.error?.msg,
+    'Cannot lock "/run/xtables.lock". It is a directory where a file is expected. Remove it',
+  );
+  t.notRegex(await host.run(['/usr/sbin/iptables-legacy-save', '-t', 'nat']), /8080/);
+  rmdirSync(lock);
+  symlinkSync('elsewhere.lock', lock);
+  t.is((await attachment.tryAdd({}, resultFor(pod.netns, '10.5.0.9/24'))).exit, 0);
+  t.regex(await host.run(['/usr/sbin/iptables-legacy-save', '-t', 'nat']), /8080/);
+});
+
+test('calls of one process do not wait for each other when one of them cannot open the lock of iptables', async (t) => {
+  const host = await makeHost(t);
+  const env = await legacy(host);
+  const pod = await host.addPod();
+  const network = portmapOnly();
+  const result = resultFor(pod.netns, '10.5.0.2/24');
+  const both = { ...result, ips: [...result.ips!, { address: 'fd00:5::2/64', interface: 0 }] };
+  const stdin = JSON.stringify({
+    ...pluginConfig(network, network.plugins[0]!, ports([8080, 80]).capabilities),
+    prevResult: both,
+  });
+  const start = { type: 'portmap', env: { ...addEnvironment(pod), ...env }, stdin };
+  const lock = { call: 'openat', nth: 1, path: '/run/xtables.lock' };
+  const { stdout } = await fail(host, start, lock, 'EMFILE');
+  t.regex(
+    (JSON.parse(stdout) as { msg: string }).msg,
+    /xtables\.lock"\. The process has too many open files/,
+  );
 });
 
 test('nftables: when the answer of the kernel gets lost, a failed ADD leaves no mapping', async (t) => {
