@@ -1,7 +1,5 @@
 /** host-local: gives addresses away from ranges, and remembers them in files on this host. */
 
-import { closeSync, existsSync, openSync, rmSync, writeSync } from 'node:fs';
-import { dirname } from 'node:path';
 import { attachmentKey } from '../lib/attachment.ts';
 import type { Call } from '../lib/cni/call.ts';
 import { refuse, routeProblems } from '../lib/cni/config-checks.ts';
@@ -9,7 +7,6 @@ import { definePlugin } from '../lib/cni/plugin.ts';
 import { emptyResult, type Result } from '../lib/cni/result.ts';
 import type { InferShape } from '../lib/cni/schema.ts';
 import { CniError, ErrorCode } from '../lib/errors.ts';
-import { fileError } from '../lib/file.ts';
 import { Address, Prefix } from '../lib/ip.ts';
 import { refuseSecondAddress, reserveNext, reserveRequested, waysOut } from './host-local/allocator.ts';
 import {
@@ -23,6 +20,7 @@ import { formatSet, type RangeSet, setContains } from './host-local/ranges.ts';
 import { describeProblems, fullSets, reservations, seenReservations } from './host-local/reservations.ts';
 import { readResolvConf } from './host-local/resolv-conf.ts';
 import { Store, type StoreLocation } from './host-local/store.ts';
+import { refuseUnwritable } from './host-local/writable.ts';
 
 type HostLocalCall = Call<InferShape<typeof hostLocalShape>>;
 
@@ -198,23 +196,4 @@ function assignRequests(sets: readonly RangeSet[], wanted: readonly Address[]): 
       `No range has the requested address ${left.join(', ')}. Ask for addresses within ${sets.map(formatSet).join(' and ')}`,
     );
   return requests;
-}
-
-/** @throws CniError when no reservation can be written. */
-function refuseUnwritable(dataDir: string): void {
-  let existing = dataDir;
-  while (!existsSync(existing) && dirname(existing) !== existing) existing = dirname(existing);
-  // Asking for permission is not enough: root has it even where the file system is read-only or full.
-  const probe = `${existing}/.probe-${process.pid}-${performance.now()}`;
-  try {
-    const fd = openSync(probe, 'wx', 0o600);
-    try {
-      writeSync(fd, 'probe');
-    } finally {
-      closeSync(fd);
-      rmSync(probe, { force: true });
-    }
-  } catch (error) {
-    throw fileError('write to', existing, error, ', or set "ipam.dataDir" elsewhere');
-  }
 }

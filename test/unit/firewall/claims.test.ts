@@ -1,11 +1,11 @@
-import fs, { mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
-import { syncBuiltinESMExports } from 'node:module';
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { Claims } from '../../../lib/firewall/claims.ts';
 import { Address } from '../../../lib/ip.ts';
 import { ProgramTimeoutError } from '../../../lib/kernel/programs.ts';
+import { failing } from '../../support/failing-file-calls.ts';
 
 const attachment = { network: 'net', containerId: 'one', ifname: 'eth0' };
 
@@ -16,28 +16,6 @@ function claimsIn(t: ExecutionContext): { claims: Claims; directory: string } {
     rmSync(`${directory}.lock`, { force: true });
   });
   return { claims: new Claims(() => {}, directory), directory };
-}
-
-/** Has a function of node:fs fail while something is done. */
-async function failing(
-  name: 'readdirSync' | 'unlinkSync',
-  code: string,
-  work: () => void | Promise<void>,
-): Promise<void> {
-  const original = fs[name];
-  const failure = () => {
-    throw Object.assign(new Error(code), { code });
-  };
-  const replace = (value: unknown) => {
-    Object.assign(fs, { [name]: value });
-    syncBuiltinESMExports();
-  };
-  replace(failure);
-  try {
-    await work();
-  } finally {
-    replace(original);
-  }
 }
 
 test.serial('claims that cannot be listed are not taken for none', async (t) => {
@@ -57,14 +35,10 @@ test.serial('what is no directory in place of that of the claims holds none, and
   const told: string[] = [];
   writeFileSync(join(directory, 'file'), '');
   symlinkSync('loop', join(directory, 'loop'));
-  for (const [name, code] of [
-    ['file', 'ENOTDIR'],
-    ['loop', 'ENOTDIR'],
-    ['loop/claims', 'ELOOP'],
-  ] as const) {
+  for (const name of ['file', 'loop', 'loop/claims']) {
     const claims = new Claims((message) => told.push(message), join(directory, name));
     t.deepEqual(claims.of(attachment), []);
-    t.regex(told.pop() ?? '', new RegExp(`^Cannot list ".*/${name}": ${code}`));
+    t.regex(told.pop() ?? '', new RegExp(`^Cannot list ".*/${name}"\\. `));
   }
 });
 
