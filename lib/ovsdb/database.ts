@@ -61,7 +61,8 @@ export class OvsdbConnection implements Disposable {
    * Connects.
    * @param address as in "socket_file".
    * @throws OvsdbAbsentError when nobody listens there; CniError TryAgainLater when it takes too long, and
-   *   Internal when this process may not connect; Error for an address that makes no sense.
+   *   Internal when this process may not connect, or has too many open files; Error for an address that makes
+   *   no sense.
    */
   static async open(address: string): Promise<OvsdbConnection> {
     const target = parseAddress(address);
@@ -80,6 +81,12 @@ export class OvsdbConnection implements Disposable {
         throw new CniError(
           ErrorCode.Internal,
           `Permission to connect to the database of Open vSwitch at "${address}" is denied. Let this process use that socket, or correct "socket_file"`,
+          message,
+        );
+      if (['EMFILE', 'ENFILE', 'ENOMEM', 'ENOBUFS'].includes(code ?? ''))
+        throw new CniError(
+          ErrorCode.Internal,
+          `Cannot connect to the database of Open vSwitch at "${address}", as this process has too many open files, or the host too little memory. Raise its limit, or free memory`,
           message,
         );
       const isAbsent = ['ENOENT', 'ECONNREFUSED'].includes(code ?? '');

@@ -2,10 +2,19 @@ import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import test from 'ava';
-import { Attachment, type AttachOptions, attach, type Conflist, runNetworkVerb } from '../support/chain.ts';
+import { fail } from '../proof/injection.ts';
+import {
+  Attachment,
+  type AttachOptions,
+  attach,
+  type Conflist,
+  pluginConfig,
+  runNetworkVerb,
+} from '../support/chain.ts';
 import { type Host, makeHost } from '../support/host.ts';
 import { links, ping, snapshot, until } from '../support/observe.ts';
 import { OpenVswitch } from '../support/open-vswitch.ts';
+import { addEnvironment } from '../support/plugin.ts';
 
 /** On a busy machine, Open vSwitch takes long to see a port come up. */
 const patience = { link_state_check_retries: 50 };
@@ -139,6 +148,26 @@ test('an ADD that fails leaves nothing: bridge or database missing, garbage, slo
   const outcome = await last.tryAdd();
   t.is(outcome.error!.code, 11);
   t.deepEqual(await snapshot(host), before);
+});
+
+test('a process with too many open files is told of them, not of a database that is away', async (t) => {
+  const host = await makeHost(t);
+  const ovs = await OpenVswitch.start(t, host);
+  const config = network();
+  const pod = await host.addPod();
+  const stdin = JSON.stringify(pluginConfig(config, config.plugins[0]!, {}));
+  const messages: string[] = [];
+  for (let nth = 1; messages.at(-1) !== ''; nth++) {
+    const start = { type: 'ovs', env: addEnvironment(pod), stdin };
+    const { exit, stdout } = await fail(host, start, { call: 'socket', nth }, 'EMFILE');
+    const { code, msg } = JSON.parse(stdout) as { code?: number; msg?: string };
+    if (exit !== 0) t.is(code, 999, msg);
+    messages.push(msg ?? '');
+    t.is((await ovs.ports()).length, exit === 0 ? 1 : 0);
+  }
+  const told = messages.filter((one) => /database of Open vSwitch/.test(one));
+  t.not(told.length, 0);
+  for (const one of told) t.regex(one, /, as this process has too many open files/);
 });
 
 test('DEL releases address and interface while the database is gone; GC removes the port later', async (t) => {
