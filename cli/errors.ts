@@ -25,5 +25,6 @@ export function describeError(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
   const details = 'details' in error && typeof error.details === 'string' ? error.details : undefined;
   const cause = error.cause instanceof Error ? describeError(error.cause) : undefined;
-  return [error.message, details, cause].filter((part) => part).join('\n  ');
+  // The cause of an error is often the same as its details.
+  return [...new Set([error.message, details, cause])].filter((part) => part).join('\n  ');
 }

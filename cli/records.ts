@@ -11,6 +11,7 @@ import { newestVersion } from '../lib/cni/version.ts';
 import { cachedAttachment } from '../lib/networks/delegate-cache.ts';
 import { directoriesIn, usualDirectories } from '../lib/networks/directories.ts';
 import { type SavedDelegate, SavedDelegates, withIfname } from '../lib/networks/saved.ts';
+import { listIfDirectory } from '../lib/state-file.ts';
 import { type CachedAttachment, type CacheEntry, listCache, readCached } from './libcni/cache.ts';
 import { networkFromCache } from './libcni/conflist.ts';
 
@@ -69,7 +70,7 @@ function directoriesOf(cacheDir: string, cached: readonly CacheEntry[]): string[
 
 function listSaved(directory: string): RecordEntry[] {
   const saved = new SavedDelegates(directory);
-  return saved.tryContainers().flatMap((containerId): RecordEntry[] => {
+  return saved.containers(listIfDirectory).flatMap((containerId): RecordEntry[] => {
     const file = join(directory, containerId);
     const since = lstatSync(file, { throwIfNoEntry: false })?.mtime ?? new Date(0);
     const entry = { file, since, isSaved: true };
@@ -104,7 +105,7 @@ export function forgetSaved(cacheDir: string, { network, containerId, ifname }: 
   const isMeant = (one: SavedDelegate) => one.network.name === network && one.ifname === ifname;
   for (const directory of directoriesOf(cacheDir, listCache(cacheDir))) {
     const saved = new SavedDelegates(directory);
-    if (!saved.tryContainers().includes(containerId)) continue;
+    if (!saved.containers(listIfDirectory).includes(containerId)) continue;
     const one = saved.readUsable(containerId).find(isMeant);
     if (!one?.of) continue;
     const others = saved.load(one.of)!.filter((other) => !isMeant(other));

@@ -8,8 +8,8 @@
  * - 1, 2, 4, 6, 7 and 8 blame what the plugin was given, so they are for nothing else. What only the plugin
  *   itself checks in its configuration has 999, as with the reference plugins.
  * - 3 tells a runtime that there is nothing to clean up: never where anything may be left.
- * - 5 is for standard input and output, and for files of the suite, also when something else is in their
- *   place.
+ * - 5 is for standard input and output, and for the files that plugins read, write or lock, also when
+ *   something else is in their place.
  * - 11 is for what passes by itself: somebody holds a lock, or a server is away.
  * - 50 and 51 are answers to STATUS.
  * - 999 is for all that the kernel, or a program of the host, refuses.
@@ -50,9 +50,10 @@ export class CniError extends Error {
    * @param code One of {@link ErrorCode}.
    * @param message Says the current and the wanted state, and how to get there.
    * @param details What was tried, and what the kernel or a tool said.
+   * @param options The error that caused this one, for callers that go by it.
    */
-  constructor(code: number, message: string, details?: string) {
-    super(message);
+  constructor(code: number, message: string, details?: string, options?: ErrorOptions) {
+    super(message, options);
     this.name = 'CniError';
     this.code = code;
     this.details = details;

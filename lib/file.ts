@@ -100,6 +100,7 @@ const remedies: Readonly<Record<string, string>> = {
  * @param action what was tried, as in "write".
  * @param path of the file.
  * @param alternative another way out, as in `, or set "ipam.dataDir" elsewhere`.
+ * @returns an error that has the one of the system call as its cause.
  */
 export function fileError(action: string, path: string, error: unknown, alternative = ''): CniError {
   const { message } = error as Error;
@@ -108,5 +109,6 @@ export function fileError(action: string, path: string, error: unknown, alternat
     ErrorCode.IOFailure,
     `Cannot ${action} "${path}". ${remedy ? `${remedy}${alternative}` : message}`,
     message,
+    { cause: error },
   );
 }

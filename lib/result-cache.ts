@@ -6,7 +6,7 @@
 
 import { readdirSync } from 'node:fs';
 import type { AttachmentId } from './attachment.ts';
-import { errnoOf, readRegularFile } from './file.ts';
+import { errnoOf, fileError, readRegularFile } from './file.ts';
 import { Address } from './ip.ts';
 
 /** Where libcni keeps what ADD returned, unless the runtime tells it otherwise. */
@@ -28,7 +28,7 @@ export interface CachedResult extends AttachmentId {
  * Reads the cache. Files that are damaged, foreign or gone are skipped.
  * @param mayBe whether to read a file of this name, as in `<network>-<container ID>-<interface>`; all when
  *   left out.
- * @throws Error when the system is short of files or memory, or the disk fails.
+ * @throws CniError when the system is short of files or memory, or the disk fails.
  */
 export function* cachedResults(mayBe: (name: string) => boolean = () => true): Generator<CachedResult> {
   for (const name of fileNames()) {
@@ -41,7 +41,7 @@ function fileNames(): string[] {
   try {
     return readdirSync(directory);
   } catch (error) {
-    if (isOutOfResources(error)) throw error;
+    if (isOutOfResources(error)) throw fileError('list', directory, error);
     return [];
   }
 }
@@ -68,7 +68,7 @@ function readEntry(file: string): CachedResult | undefined {
       ),
     };
   } catch (error) {
-    if (isOutOfResources(error)) throw error;
+    if (isOutOfResources(error)) throw fileError('read', file, error);
     return undefined;
   }
 }

@@ -116,14 +116,29 @@ export function inDirectory<T>(path: string, work: (directory: string) => T): T 
 /**
  * Lists the names in a directory of state files.
  * @returns none when there is no such directory.
- * @throws the error of open(2), as for a link in its place.
+ * @throws CniError that names the directory when it cannot be listed, as for a link in its place.
  */
 export function listStateFiles(directory: string): string[] {
   try {
     return inDirectory(directory, (path) => readdirSync(path));
   } catch (error) {
     if (errnoOf(error) === 'ENOENT') return [];
-    throw error;
+    throw fileError('list', directory, error);
+  }
+}
+
+/**
+ * As {@link listStateFiles}, for a directory that may be somebody else's.
+ * @param warn is told of something else in its place, where no plugin can have written anything.
+ * @returns none in that case. @throws as that does.
+ */
+export function listIfDirectory(directory: string, warn: (message: string) => void = () => {}): string[] {
+  try {
+    return listStateFiles(directory);
+  } catch (error) {
+    if (!['ENOTDIR', 'ELOOP', 'ENAMETOOLONG'].includes(errnoOf((error as Error).cause) ?? '')) throw error;
+    warn((error as Error).message);
+    return [];
   }
 }
 

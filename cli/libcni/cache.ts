@@ -7,7 +7,6 @@ import { lstatSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import type { AttachmentId } from '../../lib/attachment.ts';
 import { makeDirectory } from '../../lib/directory.ts';
-import { fileError } from '../../lib/file.ts';
 import {
   type CachedAttachment,
   CacheError,
@@ -37,13 +36,7 @@ export interface CacheEntry {
 /** Every file of the cache. @throws CniError when the directory cannot be read. */
 export function listCache(cacheDir: string): CacheEntry[] {
   const directory = resultsIn(cacheDir);
-  let names: string[];
-  try {
-    names = listStateFiles(directory);
-  } catch (error) {
-    throw fileError('read the result cache', directory, error);
-  }
-  return names
+  return listStateFiles(directory)
     .filter((name) => !name.startsWith('.'))
     .sort()
     .flatMap((name) => readEntry(join(directory, name)));

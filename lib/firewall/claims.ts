@@ -10,13 +10,12 @@
 
 import type { AttachmentId } from '../attachment.ts';
 import { CniError, ErrorCode } from '../errors.ts';
-import { errnoOf, fileError } from '../file.ts';
 import type { Address } from '../ip.ts';
 import type { FileLock } from '../kernel/lock.ts';
 import { isNetnsGone } from '../kernel/netns.ts';
 import { ProgramTimeoutError } from '../kernel/programs.ts';
 import { eachTime, type Once } from '../kernel/sharing.ts';
-import { listStateFiles, readStateFile, removeUnfinished, writeStateFile } from '../state-file.ts';
+import { listIfDirectory, readStateFile, removeUnfinished, writeStateFile } from '../state-file.ts';
 import {
   type Claim,
   type ClaimDetails,
@@ -257,17 +256,8 @@ export class Claims {
   }
 
   private list(): Claim[] {
-    let names: string[];
-    try {
-      names = listStateFiles(this.directory);
-    } catch (error) {
-      // After any other error there may be claims. Treating them as absent would make DEL leave rules behind.
-      if (!['ENOTDIR', 'ELOOP'].includes(errnoOf(error) ?? ''))
-        throw fileError('list', this.directory, error);
-      this.warn(`Cannot list "${this.directory}": ${(error as Error).message}`);
-      return [];
-    }
-    return names.flatMap((name) => parseName(name) ?? []);
+    // After any other error there may be claims. Treating them as absent would make DEL leave rules behind.
+    return listIfDirectory(this.directory, this.warn).flatMap((name) => parseName(name) ?? []);
   }
 
   private dropAll(claims: readonly Claim[]): void {

@@ -11,6 +11,7 @@ import { parseJson } from '../cni/json.ts';
 import { runAll } from '../cni/steps.ts';
 import { areNetnsGone } from '../kernel/netns.ts';
 import { type CachedResult, cachedResults } from '../result-cache.ts';
+import { listIfDirectory, listStateFiles } from '../state-file.ts';
 import { type NetworkList, networkFrom } from './conflist.ts';
 import { collectNetwork, deleteDelegate } from './delegates.ts';
 import { directoriesIn, usualDirectories } from './directories.ts';
@@ -137,7 +138,7 @@ class Living {
    * @param own whether it is the call's own, which must be a directory if it exists.
    */
   savedIn(directory: SavedDelegates, own: boolean): [AttachmentId, SavedDelegate[]][] {
-    const containers = own ? directory.containers() : directory.tryContainers();
+    const containers = directory.containers(own ? listStateFiles : listIfDirectory);
     return containers.flatMap((one) => this.byAttachment(one, this.read(directory, one)));
   }
 

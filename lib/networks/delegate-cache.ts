@@ -6,7 +6,7 @@
 import { basename, join, resolve } from 'node:path';
 import { formatResult } from '../cni/result.ts';
 import { isNetnsGone } from '../kernel/netns.ts';
-import { listStateFiles, removeUnfinished, unlinkStateFile, writeStateFile } from '../state-file.ts';
+import { listIfDirectory, removeUnfinished, unlinkStateFile, writeStateFile } from '../state-file.ts';
 import {
   type CachedAttachment,
   cacheFile,
@@ -73,26 +73,18 @@ export class DelegateCache {
    * Removes what is cached of containers that are gone, because what was saved of them was lost, and
    * unfinished files that killed processes have left.
    * @param isKnown whether a container may exist, or be detached later.
+   * @throws CniError when the directory cannot be listed, or a file cannot be removed.
    */
   collect(isKnown: (containerId: string) => boolean): void {
     const results = resultsIn(this.directory);
     // A runtime's own cache, if multus is told to save there.
     if (resolve(results) === resultsIn(usualStateDir)) return;
     removeUnfinished(results);
-    for (const name of stateFilesIn(results)) {
+    for (const name of listIfDirectory(results)) {
       const file = join(results, name);
       const cached = readable(file);
       if (cached && !isKnown(cached.containerId) && isNetnsGone(cached.netns)) unlinkStateFile(file);
     }
-  }
-}
-
-/** Names of files; none if the directory is a link or cannot be read, which ADD reports. */
-function stateFilesIn(directory: string): string[] {
-  try {
-    return listStateFiles(directory);
-  } catch {
-    return [];
   }
 }
 

@@ -13,7 +13,6 @@ import { parseJson } from '../cni/json.ts';
 import { addressSchema, formatResult, parseResult } from '../cni/result.ts';
 import { array, boolean, decode, integer, json, object, record, required, string } from '../cni/schema.ts';
 import { newestVersion } from '../cni/version.ts';
-import { errnoOf } from '../file.ts';
 import { isObject } from '../object.ts';
 import {
   listStateFiles,
@@ -126,20 +125,13 @@ export class SavedDelegates {
     this.cache.collect((id) => isValid(id) || existsSync(join(this.directory, id)));
   }
 
-  /** IDs of the containers for which something is saved. @throws the error of open(2) for a directory. */
-  containers(): string[] {
+  /**
+   * IDs of the containers for which something is saved.
+   * @param list how to list the directory. @throws CniError as that does.
+   */
+  containers(list = listStateFiles): string[] {
     // The result cache is a directory beside them.
-    return listStateFiles(this.directory).filter((name) => isValidName(name) && name !== 'results');
-  }
-
-  /** Like {@link containers}, but empty where no plugin can have saved anything. @throws as that does. */
-  tryContainers(): string[] {
-    try {
-      return this.containers();
-    } catch (error) {
-      if (['ENOTDIR', 'ELOOP', 'ENAMETOOLONG'].includes(errnoOf(error) ?? '')) return [];
-      throw error;
-    }
+    return list(this.directory).filter((name) => isValidName(name) && name !== 'results');
   }
 
   /**

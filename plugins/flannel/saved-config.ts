@@ -9,7 +9,6 @@ import { join } from 'node:path';
 import { isValidName } from '../../lib/cni/invocation.ts';
 import { parseJson } from '../../lib/cni/json.ts';
 import { CniError, ErrorCode } from '../../lib/errors.ts';
-import { fileError } from '../../lib/file.ts';
 import { isObject } from '../../lib/object.ts';
 import {
   isTorn,
@@ -84,7 +83,7 @@ export class SavedConfigs {
    */
   removeOthers(network: string, keep: ReadonlySet<string>, warn: (message: string) => void): void {
     removeUnfinished(this.directory, (name) => isValidName(name.split(separator)[0]!));
-    for (const name of this.names()) {
+    for (const name of listStateFiles(this.directory)) {
       const [containerId = ''] = name.split(separator);
       const file = join(this.directory, name);
       try {
@@ -95,14 +94,6 @@ export class SavedConfigs {
       } catch (error) {
         warn(`Cannot remove the saved configuration "${file}": ${(error as Error).message}`);
       }
-    }
-  }
-
-  private names(): string[] {
-    try {
-      return listStateFiles(this.directory);
-    } catch (error) {
-      throw fileError('list the saved configurations in', this.directory, error);
     }
   }
 

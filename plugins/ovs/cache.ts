@@ -41,7 +41,7 @@ export function forgetSettings(attachment: Key): void {
 /**
  * Removes the files of a network's attachments that are gone, which a DEL that was killed has left.
  * @param valid the network's attachments that are not gone.
- * @throws CniError when one cannot be removed; the error of open(2) for the directory.
+ * @throws CniError when the directory cannot be listed, or a file cannot be removed.
  */
 export function collectSettings(network: string, valid: readonly Key[]): void {
   removeUnfinished(directory);

@@ -5,7 +5,6 @@ import { join } from 'node:path';
 import type { AttachmentId } from '../../lib/attachment.ts';
 import { boolean, decode, type Infer, integer, object, record, string } from '../../lib/cni/schema.ts';
 import { CniError, ErrorCode } from '../../lib/errors.ts';
-import { fileError } from '../../lib/file.ts';
 import { bootId, isEarlierBoot } from '../../lib/kernel/boot.ts';
 import { parseMac } from '../../lib/kernel/mac.ts';
 import {
@@ -107,11 +106,7 @@ export class Backups {
   }
 
   private names(): string[] {
-    try {
-      return listStateFiles(this.directory).filter((name) => backupName.test(name));
-    } catch (error) {
-      throw fileError('list', this.directory, error);
-    }
+    return listStateFiles(this.directory).filter((name) => backupName.test(name));
   }
 
   private filesOfSandbox({ containerId }: AttachmentId): string[] {
