@@ -8,13 +8,21 @@ export interface Befallen extends Output {
   readonly isLate?: boolean;
   /** Whether it is writing the answer that failed. */
   readonly isUnheard?: boolean;
+  /** CNI_COMMAND; "CHECK-LOST" for CHECK of what is no longer there. */
   readonly verb?: string | undefined;
   /** The system call that failed, as strace(1) shows it with the paths of descriptors. */
   readonly failed?: string | undefined;
 }
 
-/** Files of the suite's own, also by the descriptor of their directory. */
-const ownFile = /^\w+\((?:\d+<|(?:AT_FDCWD<[^>]*>, )?")\/(?:run\/cni|var\/lib\/cni|proc\/self\/fd\/\d+)\b/;
+/**
+ * Files that plugins read, write or lock, also by the descriptor of their directory, and the directory that is
+ * made for a lock.
+ */
+const ownFile =
+  /^\w+\((?:\d+<|(?:AT_FDCWD<[^>]*>, )?")\/(?:(?:run\/(?:containers\/)?cni|run\/xtables\.lock|var\/lib\/cni|etc\/(?:kubernetes\/)?cni|usr\/sbin\/xtables-|proc\/self\/fd\/\d+)\b|run")/;
+
+/** Sending to a server, which then seems to be away. */
+const message = /^write\(\d+<(?:socket|UNIX)/;
 
 /**
  * Text in an error of DEL by which containerd takes the attachment for removed, whatever the code: the second
@@ -45,13 +53,14 @@ export function answerProblem(outcome: Befallen, codes = codesFor(outcome)): str
 
 /** The right codes for a system call that failed. See {@link ErrorCode}. */
 function codesFor({ verb, failed }: Befallen): readonly number[] {
-  const { IOFailure, Internal, NotAvailable, TryAgainLater } = ErrorCode;
+  const { IOFailure, Internal, NotAvailable, TryAgainLater, UnknownContainer } = ErrorCode;
   // Whatever has failed, no ADD can be served.
   if (verb === 'STATUS') return [NotAvailable, IOFailure, TryAgainLater];
   if (failed === undefined) return [IOFailure, TryAgainLater, Internal];
-  if (!ownFile.test(failed)) return [Internal];
+  const right = ownFile.test(failed) ? IOFailure : message.test(failed) ? TryAgainLater : Internal;
   // CHECK may have gone on, and found something amiss.
-  return verb === 'CHECK' ? [IOFailure, Internal] : [IOFailure];
+  if (verb === 'CHECK') return [right, Internal];
+  return verb === 'CHECK-LOST' ? [right, Internal, UnknownContainer] : [right];
 }
 
 function readError(stdout: string): { code: number; msg: string; details?: unknown } | undefined {

@@ -75,6 +75,9 @@ const lookingErrors = ['EMFILE', 'ENOMEM', 'EPERM', 'EINTR'];
 /** Files without which everything works, and which the next verb or GC puts in order. */
 const hints = /^\/(?:var\/lib\/cni\/networks\/\.owners|run\/cni\/portmap)\//;
 
+/** Locks that their holders remove, or GC, where they could not be locked or removed. */
+const locks = /^\/run\/cni\/networks\//;
+
 /** One failure. */
 export interface FailureCase {
   /** What `--only` takes. */
@@ -167,7 +170,7 @@ export class FailureBench {
     return {
       isReached: outcome.isReached,
       problem: join([
-        problemOf(outcome),
+        problemOf({ ...outcome, verb }),
         verb === 'CHECK-LOST' && outcome.exit === 0 ? 'It finds in order what is not there' : '',
         difference && `Looking has changed:\n${difference}`,
       ]),
@@ -203,7 +206,7 @@ export class FailureBench {
     const outcome = await one.inject(scene.host, scene.start(verb, index, attachment));
     scene.useAgent(hasAgentFor(one));
     // Nobody repeats a call that has succeeded.
-    const left = outcome.exit === 0 ? await this.finish(one, attachment, outcome.stderr) : '';
+    const left = outcome.exit === 0 ? await this.finish(one, attachment, outcome) : '';
     const failure = await cleanUp(scene, attachment, verb === 'GC' || outcome.exit === 0 ? 'gc' : 'del');
     scene.useAgent(true);
     const difference = await scene.difference();
@@ -220,13 +223,13 @@ export class FailureBench {
   /**
    * Does what comes after a verb of one plugin of the chain. GC may leave a file that it cannot read to the
    * next GC, if it says so, and so may DEL on a read-only file system.
-   * @param warnings of the verb.
+   * @param outcome of the verb.
    * @returns what is left of the attachment.
    */
   private async finish(
     { verb, index, error }: FailureCase,
     attachment: Attachment,
-    warnings: string,
+    { stderr: warnings, failed = '' }: Injected,
   ): Promise<string> {
     const { scene } = this;
     const { length } = scene.subject.network.plugins;
@@ -240,7 +243,10 @@ export class FailureBench {
     if (verb === 'DEL') failures.push(await this.leftIn(attachment.pod));
     await scene.remove(attachment.pod);
     const mayLeave = verb === 'GC' || error === 'EROFS';
-    const isExcused = (path: string) => hints.test(path) || (mayLeave && warnings.includes(`"${path}"`));
+    const isExcused = (path: string) =>
+      hints.test(path) ||
+      (locks.test(path) && failed.includes(path)) ||
+      (mayLeave && warnings.includes(`"${path}"`));
     return join([...failures, await scene.difference(isExcused)]);
   }
 

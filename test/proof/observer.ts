@@ -19,6 +19,9 @@ const directories = ['/run/cni', '/run/containers', '/run/flannel', '/var/lib/cn
 const passing =
   /^\/run\/cni\/(?:(?:iptables|programs)\.lock|(?:agent|dhcp)\.sock(?:\.lock|\.aside)?|iptables\/.*(?<!\.tmp))$|\/last_reserved_ip\.[^/]*$/;
 
+/** Files with the ID of a server, which may have been started anew. */
+const pidFile = /\/dnsname\/[^/]+\/pidfile$/;
+
 /** Keys in the output of `ip` whose values change by themselves, or follow from others. */
 const changing = [
   ...[
@@ -187,11 +190,23 @@ function filesBelow(host: Host, directory: string): Record<string, string> {
 function describe(path: string): string | undefined {
   try {
     const stats = lstatSync(path);
-    if (stats.isFile()) return readFileSync(path, 'latin1');
+    if (stats.isFile()) {
+      const text = readFileSync(path, 'latin1');
+      return pidFile.test(path) ? `the ID of "${commandOf(Number(text))}"` : text;
+    }
     if (stats.isDirectory()) return 'a directory';
     return stats.isSymbolicLink() ? `a link to ${readlinkSync(path)}` : 'a socket or the like';
   } catch {
     return undefined;
+  }
+}
+
+/** How a process was started; "" when there is none. */
+function commandOf(pid: number): string {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, 'latin1').replaceAll('\0', ' ').trim();
+  } catch {
+    return '';
   }
 }
 
