@@ -19,7 +19,10 @@ export interface Befallen extends Output {
  * made for a lock.
  */
 const ownFile =
-  /^\w+\((?:\d+<|(?:AT_FDCWD<[^>]*>, )?")\/(?:(?:run\/(?:containers\/)?cni|run\/xtables\.lock|var\/lib\/cni|etc\/(?:kubernetes\/)?cni|usr\/sbin\/xtables-|proc\/self\/fd\/\d+)\b|run")/;
+  /^\w+\((?:\d+<|(?:AT_FDCWD<[^>]*>, )?")\/(?:(?:run\/(?:containers\/)?cni|run\/xtables\.lock|var\/lib\/cni|usr\/sbin\/xtables-|proc\/self\/fd\/\d+)\b|run")/;
+
+/** Files of the operator: one that cannot be read may be told of among others that do not have a network. */
+const configuration = /^openat\([^"]*"\/etc\/(?:kubernetes\/)?cni\b/;
 
 /** Sending to a server, which then seems to be away. */
 const message = /^write\(\d+<(?:socket|UNIX)/;
@@ -57,10 +60,11 @@ function codesFor({ verb, failed }: Befallen): readonly number[] {
   // Whatever has failed, no ADD can be served.
   if (verb === 'STATUS') return [NotAvailable, IOFailure, TryAgainLater];
   if (failed === undefined) return [IOFailure, TryAgainLater, Internal];
-  const right = ownFile.test(failed) ? IOFailure : message.test(failed) ? TryAgainLater : Internal;
   // CHECK may have gone on, and found something amiss.
-  if (verb === 'CHECK') return [right, Internal];
-  return verb === 'CHECK-LOST' ? [right, Internal, UnknownContainer] : [right];
+  const found = { CHECK: [Internal], 'CHECK-LOST': [Internal, UnknownContainer] }[verb ?? ''] ?? [];
+  if (configuration.test(failed)) return [IOFailure, Internal, ...found];
+  if (ownFile.test(failed)) return [IOFailure, ...found];
+  return [message.test(failed) ? TryAgainLater : Internal, ...found];
 }
 
 function readError(stdout: string): { code: number; msg: string; details?: unknown } | undefined {
