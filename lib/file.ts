@@ -112,3 +112,13 @@ export function fileError(action: string, path: string, error: unknown, alternat
     { cause: error },
   );
 }
+
+/**
+ * Whether reading or listing failed because something else is in the place of what was looked for, or its
+ * content is not as it should be, which the next call will find again.
+ * @param error of {@link fileError}, or what reading the content threw.
+ */
+export function isOutOfPlace(error: unknown): boolean {
+  const code = errnoOf((error as Error).cause);
+  return code === undefined || ['ELOOP', 'ENOTDIR', 'EISDIR', 'ENAMETOOLONG'].includes(code);
+}

@@ -24,7 +24,7 @@ import {
 import { basename, dirname } from 'node:path';
 import { makeDirectory } from './directory.ts';
 import { CniError, ErrorCode } from './errors.ts';
-import { errnoOf, fileError, readRegularFile } from './file.ts';
+import { errnoOf, fileError, isOutOfPlace, readRegularFile } from './file.ts';
 
 const { O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_RDONLY, O_WRONLY } = constants;
 
@@ -136,7 +136,7 @@ export function listIfDirectory(directory: string, warn: (message: string) => vo
   try {
     return listStateFiles(directory);
   } catch (error) {
-    if (!['ENOTDIR', 'ELOOP', 'ENAMETOOLONG'].includes(errnoOf((error as Error).cause) ?? '')) throw error;
+    if (!isOutOfPlace(error)) throw error;
     warn((error as Error).message);
     return [];
   }

@@ -9,6 +9,7 @@ import { type AttachmentId, attachmentKey } from '../attachment.ts';
 import type { Call } from '../cni/call.ts';
 import { parseJson } from '../cni/json.ts';
 import { runAll } from '../cni/steps.ts';
+import { isOutOfPlace } from '../file.ts';
 import { areNetnsGone } from '../kernel/netns.ts';
 import { type CachedResult, cachedResults } from '../result-cache.ts';
 import { listIfDirectory, listStateFiles } from '../state-file.ts';
@@ -51,6 +52,10 @@ export async function collect(
   steps.push(() => search(call, networks, living));
   const containers = new Set(call.validAttachments.map(({ containerId }) => containerId));
   steps.push(() => saved.collectResults((containerId) => containers.has(containerId)));
+  for (const failure of living.failures)
+    steps.push(() => {
+      throw failure;
+    });
   await runAll(call, ...steps);
 }
 
@@ -123,6 +128,8 @@ class Living {
   private readonly known = new Set<string>();
   private readonly delegated: AttachmentId[] = [];
   private readonly unreadable = new Set<string>();
+  /** Why files could not be read that the next call may be able to read. */
+  readonly failures: unknown[] = [];
   /** Directories that the networks of pods name. */
   private readonly directories = new Set(usualDirectories());
   /** Attachments that plugins of this kind have made, according to the runtimes. */
@@ -171,13 +178,15 @@ class Living {
     }
   }
 
-  /** Reads what is saved for a container; nothing, with a warning, when that cannot be read. */
+  /** Reads what is saved for a container; nothing when that cannot be read, which stops nothing else. */
   private read(saved: SavedDelegates, containerId: string): SavedDelegate[] {
     try {
       return saved.read(containerId) ?? [];
     } catch (error) {
-      this.call.warn(`"${saved.directory}/${containerId}" is left alone: ${(error as Error).message}`);
       this.unreadable.add(containerId);
+      if (isOutOfPlace(error))
+        this.call.warn(`"${saved.directory}/${containerId}" is left alone: ${(error as Error).message}`);
+      else this.failures.push(error);
       return [];
     }
   }

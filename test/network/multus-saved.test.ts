@@ -216,6 +216,34 @@ test('what Multus attached is taken down by the results in its cache, down to th
   ]);
 });
 
+test('GC that is short of files fails, in place of leaving a container to nobody', async (t) => {
+  const host = await makeHostWithNetworks(t);
+  const network = annotatedMultus;
+  const one = await attach(host, network, annotated({ [standard]: 'storage' }));
+  const other = await attach(host, network, annotated({ [standard]: 'storage' }));
+  await one.pod.remove();
+  await other.pod.remove();
+  const stdin = JSON.stringify({
+    ...pluginConfig(network, network.plugins[0]!),
+    'cni.dev/valid-attachments': [],
+  });
+  const start = { type: 'multus', stdin, env: { CNI_COMMAND: 'GC', CNI_PATH: suites.ours } };
+  // The first time, it is opened to be listed, and then for each file in it.
+  const { exit, stdout } = await fail(
+    host,
+    start,
+    { call: 'openat', nth: 3, path: '/var/lib/cni/multus' },
+    'EMFILE',
+  );
+  t.is(exit, 1);
+  t.like(JSON.parse(stdout), { code: 5 });
+  t.regex(stdout, /Cannot read .*\/var\/lib\/cni\/multus\/.* too many open files/);
+  const left = [one, other].filter(({ pod }) => mentions(host, pod).length > 0);
+  t.is(left.length, 1);
+  t.is((await runNetworkVerb(host, network, 'GC', { valid: [] })).exit, 0);
+  for (const { pod } of [one, other]) t.deepEqual(mentions(host, pod), []);
+});
+
 test('DEL that is short of files keeps what is saved, and is done when it is repeated', async (t) => {
   const host = await makeHostWithNetworks(t);
   const network = annotatedMultus;
