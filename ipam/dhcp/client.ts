@@ -48,8 +48,19 @@ export class AddressLostError extends CniError {
 /** Failed offers after which the network is taken to be out of order. */
 const offersAtMost = 3;
 
+/** What a client hopes for that had an address before. */
+export interface Attempt {
+  /** The address. */
+  readonly wanted: Address;
+  /** How long servers are asked, in milliseconds. */
+  readonly timeout: number;
+  /** Gives up earlier. */
+  readonly signal: AbortSignal;
+}
+
 /**
- * Gets an address that nobody on the link uses.
+ * Gets an address that nobody else on the link uses.
+ * @param attempt when the client had an address before; a server may grant another one all the same.
  * @throws CniError TryAgainLater when no server answers in time, Internal when what they offer cannot be
  * used.
  */
@@ -57,14 +68,19 @@ export async function acquire(
   link: ClientLink,
   options: ClientOptions,
   settings: ClientSettings,
+  attempt?: Attempt,
 ): Promise<Grant> {
-  const until = msSinceBoot() + settings.resendTimeout;
+  const timeout = attempt?.timeout ?? settings.resendTimeout;
+  const signal = attempt?.signal;
+  const until = msSinceBoot() + timeout;
+  const hoped = new Map(attempt && [[Option.RequestedAddress, attempt.wanted.toBytes()]]);
   const channel = openBroadcastChannel(link);
   try {
     for (let tries = 1; ; tries++) {
       const base = { link, options, settings, transaction: randomInt(2 ** 32 - 1) };
-      const offer = await ask(channel, compose(base, MessageType.Discover), [MessageType.Offer], base, until);
-      if (!offer) throw noAnswerError(link, settings);
+      const discovery = compose(base, MessageType.Discover, hoped);
+      const offer = await ask(channel, discovery, [MessageType.Offer], base, until, signal);
+      if (!offer) throw noAnswerError(link, timeout);
       const wanted = new Map([
         [Option.RequestedAddress, offer.yourAddress!.toBytes()],
         [Option.ServerIdentifier, offer.options.get(Option.ServerIdentifier)!],
@@ -75,8 +91,9 @@ export async function acquire(
         [MessageType.Ack, MessageType.Nak],
         base,
         until,
+        signal,
       );
-      if (!answer) throw noAnswerError(link, settings);
+      if (!answer) throw noAnswerError(link, timeout);
       const refused = typeOf(answer) === MessageType.Nak;
       if (!refused && !(await isInUse(link, answer.yourAddress!))) return readGrant(answer);
       if (!refused) channel.send(encodeMessage(compose(base, MessageType.Decline, wanted)));
@@ -133,7 +150,7 @@ export async function renew(
         ErrorCode.Internal,
         `The DHCP server took address ${grant.address.address} back`,
       );
-    return readGrant(answer);
+    return readGrant(answer, grant);
   } finally {
     channel.close();
   }
@@ -164,15 +181,40 @@ export async function release(
 
 /** Speaks from the client's address, to one server or by broadcast. */
 function openOwnChannel(link: ClientLink, own: Address, server: Address | undefined): Channel {
+  const openFrames = () => openBroadcastChannel(link, own, server);
   // Without the address, as when ADD failed before or the container has moved it, the kernel cannot send.
-  if (hasAddress(link, own))
-    try {
-      return openAddressChannel(link, own, server);
-    } catch (error) {
-      // Another client in the container has the port.
-      if (!isKernelError(error, 'EADDRINUSE')) throw error;
-    }
-  return openBroadcastChannel(link, own, server);
+  if (!server || !hasAddress(link, own)) return openFrames();
+  try {
+    return unlessRefused(openAddressChannel(link, own, server), openFrames);
+  } catch (error) {
+    // Another client in the container has the port.
+    if (!isKernelError(error, 'EADDRINUSE')) throw error;
+    return openFrames();
+  }
+}
+
+/**
+ * A channel that gives way to another once the kernel refuses to send, as the container's own firewall and
+ * routes may have it do.
+ */
+function unlessRefused(first: Channel, openOther: () => Channel): Channel {
+  let channel = first;
+  return {
+    send(message) {
+      try {
+        channel.send(message);
+      } catch (error) {
+        const isRefusal = isKernelError(error, 'EPERM', 'EACCES', 'ENETUNREACH', 'EHOSTUNREACH');
+        if (channel !== first || !isRefusal) throw error;
+        channel = openOther();
+        first.close();
+        channel.send(message);
+      }
+    },
+    receive: () => channel.receive(),
+    drain: () => channel.drain(),
+    close: () => channel.close(),
+  };
 }
 
 interface Conversation {
@@ -211,7 +253,7 @@ async function ask(
   channel: Channel,
   message: DhcpMessage,
   wanted: readonly number[],
-  { link, transaction, settings }: Conversation,
+  { link, transaction, settings, clientAddress }: Conversation,
   until: number,
   signal?: AbortSignal,
 ): Promise<DhcpMessage | undefined> {
@@ -222,7 +264,7 @@ async function ask(
       answer.transaction === transaction &&
       answer.hardwareAddress.every((byte, i) => byte === link.mac[i]) &&
       wanted.includes(typeOf(answer));
-    return ours && isUsable(answer) ? answer : undefined;
+    return ours && isUsable(answer, clientAddress) ? answer : undefined;
   };
   const bytes = encodeMessage(message);
   // Four quick tries, then slower and slower; at random moments, so that clients do not send in step.
@@ -236,9 +278,10 @@ async function ask(
   return undefined;
 }
 
-function noAnswerError(link: ClientLink, { resendTimeout }: ClientSettings): CniError {
+/** @param timeout in milliseconds. */
+function noAnswerError(link: ClientLink, timeout: number): CniError {
   return new CniError(
     ErrorCode.TryAgainLater,
-    `No DHCP server answered on "${link.name}" within ${Math.round(resendTimeout / 1000)} seconds. Check that one serves this network, and that its answers get through`,
+    `No DHCP server answered on "${link.name}" within ${Math.round(timeout / 1000)} seconds. Check that one serves this network, and that its answers get through`,
   );
 }

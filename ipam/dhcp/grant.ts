@@ -36,28 +36,45 @@ export function resultOf({ address, gateway, routes }: Grant): Result {
   return { ...emptyResult(), ips: [{ address, ...(gateway && { gateway }) }], routes };
 }
 
-/** Whether an answer says which server gives it and, if it grants something, which address. */
-export function isUsable(answer: DhcpMessage): boolean {
+/**
+ * Whether an answer says which server gives it and, if it grants something, which address.
+ * @param kept the address that the client has and asks to keep, if there is one: no other is an answer then.
+ */
+export function isUsable(answer: DhcpMessage, kept?: Address): boolean {
   if (answer.options.get(Option.ServerIdentifier)?.length !== 4) return false;
   if (typeOf(answer) === MessageType.Nak) return true;
   const { yourAddress } = answer;
-  return yourAddress !== undefined && !yourAddress.isUnspecified && !yourAddress.isMulticast;
+  if (!yourAddress || yourAddress.isUnspecified || yourAddress.isMulticast) return false;
+  return kept?.equals(yourAddress) ?? true;
 }
 
 /**
  * Reads what an acknowledgement grants, and fills in the times that the server left out.
  * @param answer see {@link isUsable}.
+ * @param previous what is renewed: some servers name only new times for that, without the netmask.
  * @throws CniError when it has no netmask, or one with holes.
  */
-export function readGrant(answer: DhcpMessage): Grant {
+export function readGrant(answer: DhcpMessage, previous?: Grant): Grant {
   const server = addressesOption(answer, Option.ServerIdentifier)[0]!;
   const mask = addressesOption(answer, Option.SubnetMask)[0];
+  if (!mask && previous) return { ...previous, server, ...timesOf(answer) };
   const length = maskLength(mask);
   if (length === undefined)
     throw new CniError(
       ErrorCode.Internal,
       `DHCP server ${server} grants ${answer.yourAddress} with ${mask ? `netmask ${mask}, which is not a valid netmask` : 'no netmask'}. Have it send option 1, as in 255.255.255.0`,
     );
+  const gateway = addressesOption(answer, Option.Router)[0];
+  return {
+    address: new Prefix(answer.yourAddress!, length),
+    server,
+    gateway,
+    routes: routesOf(answer, gateway),
+    ...timesOf(answer),
+  };
+}
+
+function timesOf(answer: DhcpMessage): Pick<Grant, 'renewAt' | 'rebindAt' | 'expiresAt'> {
   const seconds = Math.max(numberOption(answer, Option.LeaseTime) ?? defaultLease, 1);
   const now = msSinceBoot();
   const after = (share: number) => now + seconds * 1000 * share;
@@ -66,12 +83,7 @@ export function readGrant(answer: DhcpMessage): Grant {
     const value = numberOption(answer, option) ?? 0;
     return value > 0 && value < seconds ? now + value * 1000 : after(share);
   };
-  const gateway = addressesOption(answer, Option.Router)[0];
   return {
-    address: new Prefix(answer.yourAddress!, length),
-    server,
-    gateway,
-    routes: routesOf(answer, gateway),
     renewAt: at(Option.RenewalTime, 0.5),
     rebindAt: at(Option.RebindingTime, 0.875),
     expiresAt: seconds === longestLease ? Number.MAX_SAFE_INTEGER : after(1),

@@ -5,8 +5,7 @@ import { errorObject } from '../../lib/cni/error-object.ts';
 import { formatResult, parseResult, type Result } from '../../lib/cni/result.ts';
 import { Address } from '../../lib/ip.ts';
 import { bootId, isEarlierBoot, msSinceBoot } from '../../lib/kernel/boot.ts';
-import { getLink, requireLink, setLink } from '../../lib/kernel/link.ts';
-import { parseMac } from '../../lib/kernel/mac.ts';
+import { setLink } from '../../lib/kernel/link.ts';
 import { Netns } from '../../lib/kernel/netns.ts';
 import { openRouteSocket } from '../../lib/kernel/route-socket.ts';
 import {
@@ -17,6 +16,7 @@ import {
   release,
   renew,
 } from './client.ts';
+import { clientLink, identityOf, indexIn, prepareLink } from './client-link.ts';
 import { type Grant, resultOf } from './grant.ts';
 import type { ClientLink } from './link-socket.ts';
 import type { LeaseOwner } from './owner.ts';
@@ -34,7 +34,7 @@ export interface LeaseKeeper {
 
 /** Timers stand still while the host sleeps, so they are set again after this time, in milliseconds. */
 const longestTimer = 60_000;
-/** How long a server is asked before pausing, in milliseconds. */
+/** How long servers are asked before pausing, or before an address is given up, in milliseconds. */
 const renewalAttempt = 10_000;
 /**
  * Pause before a server that did not answer is asked again, in milliseconds. RFC 2131, section 4.4.5, wants a
@@ -47,6 +47,7 @@ export class Lease {
   readonly owner: LeaseOwner;
   /** Identifies its interface, whatever has the path and the name later: see {@link identityOf}. */
   private readonly link: string;
+  private readonly index: number;
   private readonly options: ClientOptions;
   private readonly keeper: LeaseKeeper;
   private grant: Grant;
@@ -56,13 +57,14 @@ export class Lease {
 
   private constructor(
     owner: LeaseOwner,
-    link: string,
+    link: ClientLink,
     options: ClientOptions,
     grant: Grant,
     keeper: LeaseKeeper,
   ) {
     this.owner = owner;
-    this.link = link;
+    this.link = identityOf(link);
+    this.index = link.index;
     this.options = options;
     this.grant = grant;
     this.keeper = keeper;
@@ -74,7 +76,7 @@ export class Lease {
     using netns = Netns.open(owner.netns);
     const link = prepareLink(netns, owner.ifname);
     const grant = await acquire(link, options, keeper.settings);
-    return new Lease(owner, identityOf(link), options, grant, keeper);
+    return new Lease(owner, link, options, grant, keeper);
   }
 
   /**
@@ -90,7 +92,7 @@ export class Lease {
     const [ip] = ips;
     if (!ip) throw new Error('It has no address');
     using netns = Netns.openIfPresent(owner.netns);
-    const found = netns && clientLink(netns, owner.ifname);
+    const found = netns && clientLink(netns, indexIn(link) ?? owner.ifname);
     if (!found || identityOf(found) !== (link ?? identityOf(found))) return undefined;
     const grant = {
       address: ip.address,
@@ -100,7 +102,7 @@ export class Lease {
       ...times,
     };
     const options = { clientId: Uint8Array.from(clientId), request, provide };
-    return new Lease(owner, identityOf(found), options, grant, keeper);
+    return new Lease(owner, found, options, grant, keeper);
   }
 
   /** Identifies the lease. */
@@ -200,9 +202,14 @@ export class Lease {
     const { server, rebindAt, expiresAt } = this.grant;
     using netns = Netns.openIfPresent(this.owner.netns);
     const link = this.linkIn(netns);
-    if (!link) return this.keeper.ended(this); // The container is gone, whether DEL comes or not.
-
-    if (now >= expiresAt) return this.expire(link);
+    if (!link) {
+      // The container is gone, whether DEL comes or not.
+      this.keeper.log(
+        `${this.key}: interface "${this.owner.ifname}" no longer exists, so the lease of ${this.grant.address.address} is not renewed any more`,
+      );
+      return this.keeper.ended(this);
+    }
+    if (now >= expiresAt) return await this.regain(link);
     const rebinding = now >= rebindAt;
     const until = Math.min(now + renewalAttempt, rebinding ? expiresAt : rebindAt);
     let renewed: Grant | undefined;
@@ -212,19 +219,52 @@ export class Lease {
     } catch (error) {
       if (!(error instanceof AddressLostError) || signal.aborted) throw error;
       this.keeper.log(`${this.key}: ${error.message}`);
-      return this.expire(link);
+      return await this.regain(link);
     }
     if (signal.aborted) return;
-    if (renewed) {
-      this.grant = renewed;
-      this.schedule(renewed.renewAt);
-      this.keeper.renewed(this);
-    } else this.retry(now);
+    if (renewed) this.keep(renewed);
+    else this.retry(now);
   }
 
-  /** Its interface; undefined when that is gone, even if another one has its name. */
+  private keep(grant: Grant): void {
+    this.grant = grant;
+    this.schedule(grant.renewAt);
+    this.keeper.renewed(this);
+  }
+
+  /**
+   * The lease is over. The server may only have forgotten it, or the daemon was away for too long, so that
+   * servers are asked for the address once more; unless one grants it, it is given up.
+   */
+  private async regain(link: ClientLink): Promise<void> {
+    const { settings } = this.keeper;
+    const { signal } = this.stopping;
+    const own = this.grant.address.address;
+    let granted: Grant;
+    try {
+      granted = await acquire(link, this.options, settings, { wanted: own, timeout: renewalAttempt, signal });
+    } catch (error) {
+      if (signal.aborted) return;
+      this.keeper.log(`${this.key}: ${errorObject(error).msg}`);
+      return this.expire(link);
+    }
+    if (granted.address.address.equals(own)) {
+      if (!signal.aborted) this.keep(granted);
+      return;
+    }
+    await release(link, granted, this.options, settings).catch((error: Error) =>
+      this.keeper.log(error.message),
+    );
+    if (signal.aborted) return;
+    this.keeper.log(
+      `${this.key}: the DHCP server grants ${granted.address} in place of ${this.grant.address}, which a running container cannot change to. Delete the container and add it again`,
+    );
+    this.expire(link);
+  }
+
+  /** Its interface, whatever its name is by now; undefined when that is gone. */
   private linkIn(netns: Netns | undefined): ClientLink | undefined {
-    const link = netns && clientLink(netns, this.owner.ifname);
+    const link = netns && clientLink(netns, this.index);
     return link && identityOf(link) === this.link ? link : undefined;
   }
 
@@ -246,27 +286,4 @@ function msUntil(at: number): number {
   } catch {
     return Number.POSITIVE_INFINITY;
   }
-}
-
-/** The interface, up. @throws Error when it does not exist, or has no MAC address. */
-function prepareLink(netns: Netns, ifname: string): ClientLink {
-  using socket = openRouteSocket(netns);
-  const link = requireLink(socket, ifname);
-  if (!link.up) socket.execute(setLink(link.index, { up: true }, ifname));
-  const client = clientLink(netns, ifname);
-  if (!client)
-    throw new Error(`Interface "${ifname}" has no MAC address, which DHCP needs. Use another IPAM plugin`);
-  return client;
-}
-
-/** Tells an interface from all others until the host is rebooted. */
-function identityOf({ netns, index }: ClientLink): string {
-  return `${netns.identity()}, interface ${index}`;
-}
-
-function clientLink(netns: Netns, ifname: string): ClientLink | undefined {
-  using socket = openRouteSocket(netns);
-  const link = getLink(socket, ifname);
-  const mac = link && parseMac(link.mac);
-  return link && mac && { netns, index: link.index, name: link.name, mac };
 }

@@ -1,6 +1,7 @@
 /**
  * How a client without an address speaks: IPv4 and ARP packets straight on the link. Once it has one, it uses
- * the kernel's UDP. Sources: packet(7), udp(7), RFC 791, RFC 768, RFC 826, RFC 5227 (address probes).
+ * the kernel's UDP to speak to its server. Sources: packet(7), udp(7), RFC 791, RFC 768, RFC 826, RFC 5227
+ * (address probes).
  */
 
 import { closeSync } from 'node:fs';
@@ -79,8 +80,8 @@ export function openBroadcastChannel(link: ClientLink, from = unspecified, to = 
   };
 }
 
-/** Speaks from the address that the client has, to one server or by broadcast. */
-export function openAddressChannel(link: ClientLink, own: Address, server: Address | undefined): Channel {
+/** Speaks from the address that the client has to one server. */
+export function openAddressChannel(link: ClientLink, own: Address, server: Address): Channel {
   const fd = openUdpSocket(link, own);
   let broadcasts: number;
   try {
@@ -90,7 +91,7 @@ export function openAddressChannel(link: ClientLink, own: Address, server: Addre
     closeSync(fd);
     throw error;
   }
-  const to = inetAddress(server ?? broadcast, serverPort);
+  const to = inetAddress(server, serverPort);
   return {
     send: (message) =>
       void libc('send a DHCP message', 'sendto', fd, message, message.length, 0, to, to.length),

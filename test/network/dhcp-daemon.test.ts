@@ -1,5 +1,6 @@
 /** The dhcp daemon in trouble, and the main plugins that ask it. */
 
+import type { ChildProcess } from 'node:child_process';
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -13,7 +14,7 @@ import {
   dnsmasq,
   startDnsmasq,
 } from '../support/dhcp.ts';
-import type { Host } from '../support/host.ts';
+import type { Host, Pod } from '../support/host.ts';
 import { addresses, link, ping, routes, until } from '../support/observe.ts';
 import { runPlugin, succeeded, suites } from '../support/plugin.ts';
 
@@ -307,24 +308,82 @@ test('a server that takes an address back while it is renewed has the interface 
   const loss = new RegExp(`The DHCP server took address ${one.ip.replaceAll('.', '\\.')} back`);
   await until('the daemon says so', () => loss.test(keeper.said()));
   t.false((await link(one.pod, 'eth0'))!.flags.includes('UP'));
+  const instead = /the DHCP server grants (10\.99\.1\.\d)\/16 in place of/;
+  await until('the daemon says what it got instead', () => instead.test(keeper.said()));
+  await again.untilReleased(instead.exec(keeper.said())![1]!);
+});
+
+/** Starts a server that misbehaves. @returns what it prints. */
+async function misbehavingServer(t: ExecutionContext, outside: Pod, manner: string): Promise<() => string> {
+  // The way that limited broadcasts go.
+  await outside.run(['ip', 'route', 'add', 'default', 'dev', 'eth0']);
+  const script = join(import.meta.dirname, '../support/dhcp-server.ts');
+  const server = await outside.start(t, [process.execPath, '--no-warnings', script, manner]);
+  let said = '';
+  server.stdout!.on('data', (text: Buffer) => {
+    said += text.toString();
+  });
+  return () => said;
+}
+
+test('a server that has forgotten what it granted is asked for the address again, and the interface stays up', async (t) => {
+  const { host, outside } = await dhcpNetwork(t);
+  const asked = await misbehavingServer(t, outside, 'forgetful');
+  const keeper = await daemon(t, host);
+  const one = await attach(host, sample(dhcpSample));
+  await until('it was asked again', () => /Discover 10\.99\.0\.5\nRequest 10\.99\.0\.5/.test(asked()));
+  // It is renewed after that as well.
+  await until('it was asked twice', () => (asked().match(/Discover 10\.99\.0\.5/g) ?? []).length > 1);
+  t.regex(keeper.said(), /took address 10\.99\.0\.5 back/);
+  t.notRegex(keeper.said(), /brought down/);
+  t.true((await link(one.pod, 'eth0'))!.flags.includes('UP'));
+  await one.check();
+  await one.del();
+  t.deepEqual(leaseFiles(host), []);
+});
+
+test('a server that renews without a netmask, and speaks of another address, renews the lease as it was', async (t) => {
+  const { host, outside } = await dhcpNetwork(t);
+  const asked = await misbehavingServer(t, outside, 'terse');
+  const keeper = await daemon(t, host);
+  const one = await attach(host, sample(dhcpSample));
+  await until('it was asked twice', () => (asked().match(/^Request$/gm) ?? []).length > 1);
+  t.is(keeper.said(), '');
+  // An ADD that is repeated prints what the lease has.
+  const config = pluginConfig(one.network, one.network.plugins[0]!);
+  const again = succeeded(await runPlugin(host, 'dhcp', 'ADD', { pod: one.pod, config }));
+  t.deepEqual(again.result!.ips, [{ address: '10.99.0.5/16' }]);
 });
 
 /** Starts the daemon with a clock that says the host was booted so much earlier. */
-async function daemonLater(t: ExecutionContext, host: Host, seconds: number): Promise<void> {
+async function daemonLater(t: ExecutionContext, host: Host, seconds: number): Promise<ChildProcess> {
   const later = `unshare --time --boottime ${seconds} --fork --kill-child`;
-  await host.start(t, ['sh', '-c', `echo ready; exec ${later} ${join(suites.ours, 'dhcp')} daemon`]);
+  return await host.start(t, ['sh', '-c', `echo ready; exec ${later} ${join(suites.ours, 'dhcp')} daemon`]);
 }
 
-test('a lease ends by the time since boot', async (t) => {
+test('a lease ends by the time since boot, unless the server grants its address once more', async (t) => {
   const { host, outside } = await dhcpNetwork(t);
-  await dnsmasq(t, outside);
+  const server = await dnsmasq(t, outside);
   const keeper = await daemon(t, host);
   const one = await attach(host, sample(dhcpSample));
   await keeper.stop();
-  await daemonLater(t, host, 3600);
+  const [file] = leaseFiles(host);
+  const expiry = () => {
+    const text = readFileSync(host.file(`/run/cni/dhcp-leases/${file}`), 'utf8');
+    return (JSON.parse(text) as { times: { expiresAt: number } }).times.expiresAt;
+  };
+  const granted = expiry();
+  const later = await daemonLater(t, host, 3600);
+  await until('it has been granted once more', () => expiry() > granted);
+  t.true((await link(one.pod, 'eth0'))!.flags.includes('UP'));
+  later.kill();
+  await server.stop();
+
+  await daemonLater(t, host, 7200);
   await until('the lease has ended', () => leaseFiles(host).length === 0);
   t.false((await link(one.pod, 'eth0'))!.flags.includes('UP'));
   // The daemon knows nothing of it any more: it asks the server for another one.
+  await dnsmasq(t, outside);
   const config = pluginConfig(one.network, one.network.plugins[0]!);
   succeeded(await runPlugin(host, 'dhcp', 'ADD', { pod: one.pod, config }));
   t.is(leaseFiles(host).length, 1);
@@ -359,6 +418,10 @@ test("the lease of a lost pod leaves the pod alone that has the sandbox's path b
   await replace(lost, host);
   const next = await attach(host, sample(dhcpSample), { pod: lost.pod, containerId: 'next' });
   await until('the end of the lost lease', () => leaseFiles(host).length === 1);
+  const gone = new RegExp(
+    `interface "eth0" no longer exists, so the lease of ${lost.ip.replaceAll('.', '\\.')} is not renewed`,
+  );
+  await until('the daemon says so', () => gone.test(keeper.said()));
   await lost.del();
   t.notRegex(server.said(), /DHCPRELEASE/);
   t.deepEqual(await addresses(next.pod, 'eth0'), [`${next.ip}/16`]);
@@ -366,7 +429,7 @@ test("the lease of a lost pod leaves the pod alone that has the sandbox's path b
   await next.del();
   await server.untilReleased(next.ip);
   t.deepEqual(leaseFiles(host), []);
-  t.is(keeper.said(), '');
+  t.is(keeper.said().trim().split('\n').length, 1);
 });
 
 test("a lease that has ended leaves an interface up that is the next pod's", async (t) => {

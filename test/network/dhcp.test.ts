@@ -1,11 +1,11 @@
 import { spawn } from 'node:child_process';
 import { join } from 'node:path';
 import test from 'ava';
-import { Attachment, attach, runNetworkVerb, sample } from '../support/chain.ts';
+import { Attachment, attach, pluginConfig, runNetworkVerb, sample } from '../support/chain.ts';
 import { daemon, dhcpd, dhcpNetwork, dhcpSample, dnsmasq } from '../support/dhcp.ts';
 import { addresses, files, link, ping, routes, until } from '../support/observe.ts';
 import { changed } from '../support/outside.ts';
-import { suites } from '../support/plugin.ts';
+import { runPlugin, suites } from '../support/plugin.ts';
 import { cleanEnv } from '../support/run.ts';
 
 const name = dhcpSample;
@@ -125,6 +125,32 @@ test('a lease is renewed also where the container has moved its address, or uses
   await pod.start(t, ['sh', '-c', 'exec socat -d -d -u UDP4-RECV:68 OPEN:/dev/null 2>&1']);
   await untilRenewed('the lease is renewed beside another client');
   t.true((await server.leases()).includes(` ${ip} `));
+});
+
+test('a lease is renewed whatever firewall and routes the container has, and under another name of its interface', async (t) => {
+  const { host, outside } = await dhcpNetwork(t);
+  const server = await dnsmasq(t, outside, '--dhcp-option=option:T1,3', '--dhcp-option=option:T2,100');
+  const keeper = await daemon(t, host);
+  const one = await attach(host, sample(name));
+  const { pod } = one;
+  const expiry = async () => Number((await server.leases()).split(' ')[0]);
+  const untilRenewed = async (what: string) => {
+    const before = await expiry();
+    await until(what, async () => (await expiry()) > before);
+  };
+  const chains = ['input', 'output'].map(
+    (hook) => `chain ${hook} { type filter hook ${hook} priority 0; policy drop; }`,
+  );
+  await pod.run(['nft', ['table ip closed {', ...chains, '}'].join('\n')]);
+  await untilRenewed('the lease is renewed where the container lets nothing through');
+  await pod.run(['nft', 'delete', 'table', 'ip', 'closed']);
+  await pod.run(['ip', 'route', 'flush', 'table', 'main']);
+  await untilRenewed('the lease is renewed where the container has no routes');
+  await pod.run(['sh', '-ec', 'ip link set eth0 down; ip link set eth0 name other; ip link set other up']);
+  await untilRenewed('the lease of a renamed interface is renewed');
+  await runPlugin(host, 'dhcp', 'DEL', { pod, config: pluginConfig(one.network, one.network.plugins[0]!) });
+  await server.untilReleased(one.ip);
+  t.is(keeper.said(), '');
 });
 
 test('an address that somebody uses already is declined, and another one taken', async (t) => {

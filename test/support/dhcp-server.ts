@@ -1,10 +1,13 @@
 /**
  * A DHCP server that misbehaves on demand, for the tests: run inside a namespace, as
  *
- *     node dhcp-server.ts silent|garbage|nak|used|maskless
+ *     node dhcp-server.ts silent|garbage|nak|used|maskless|terse|forgetful
  *
  * It prints a line when it listens. With "used", it offers 10.99.0.5 until a client declines it, then
- * 10.99.0.6, and prints what it is asked. With "maskless", it grants 10.99.0.5 without a netmask.
+ * 10.99.0.6, and prints what it is asked. With "maskless", it grants 10.99.0.5 without a netmask; with "terse",
+ * it leaves the netmask out of renewals, before which it acknowledges another address. With "forgetful", it
+ * refuses to renew what it has granted, and grants it again. The last two have clients renew after three
+ * seconds, and print what they are asked.
  */
 
 import { createSocket } from 'node:dgram';
@@ -35,28 +38,41 @@ socket.on('message', (data) => {
     );
     return;
   }
-  if (manner === 'used') {
+  if (manner === 'used' || manner === 'terse' || manner === 'forgetful') {
     const name = Object.entries(MessageType).find(([, type]) => type === typeOf(asked))?.[0];
     const requested = asked.options.get(Option.RequestedAddress);
     console.log(`${name} ${requested ? Address.fromBytes(requested) : ''}`.trim());
     if (typeOf(asked) === MessageType.Decline) isDeclined = true;
     if (typeOf(asked) !== MessageType.Discover && typeOf(asked) !== MessageType.Request) return;
   }
-  const refusal = manner === 'used' || manner === 'maskless' ? MessageType.Ack : MessageType.Nak;
-  const answer = typeOf(asked) === MessageType.Discover ? MessageType.Offer : refusal;
-  send(
-    encodeMessage({
-      ...asked,
-      op: 2,
-      yourAddress: Address.parse(isDeclined ? '10.99.0.6' : '10.99.0.5'),
-      options: new Map([
-        [Option.MessageType, Uint8Array.of(answer)],
-        [Option.ServerIdentifier, own],
-        ...(manner === 'maskless' ? [] : [[Option.SubnetMask, Uint8Array.of(255, 255, 0, 0)] as const]),
-        [Option.LeaseTime, Uint8Array.of(0, 0, 1, 0)],
-      ]),
-    }),
-  );
+  const isRenewal = typeOf(asked) === MessageType.Request && asked.clientAddress?.isUnspecified === false;
+  const isRefused = manner === 'nak' || (manner === 'forgetful' && isRenewal);
+  const isMaskless = manner === 'maskless' || (manner === 'terse' && isRenewal);
+  const answer =
+    typeOf(asked) === MessageType.Discover
+      ? MessageType.Offer
+      : isRefused
+        ? MessageType.Nak
+        : MessageType.Ack;
+  const grant = (address: string) =>
+    send(
+      encodeMessage({
+        ...asked,
+        op: 2,
+        yourAddress: Address.parse(address),
+        options: new Map([
+          [Option.MessageType, Uint8Array.of(answer)],
+          [Option.ServerIdentifier, own],
+          ...(isMaskless ? [] : [[Option.SubnetMask, Uint8Array.of(255, 255, 0, 0)] as const]),
+          [Option.LeaseTime, Uint8Array.of(0, 0, 1, 0)],
+          ...(manner === 'terse' || manner === 'forgetful'
+            ? [[Option.RenewalTime, Uint8Array.of(0, 0, 0, 3)] as const]
+            : []),
+        ]),
+      }),
+    );
+  if (manner === 'terse' && isRenewal) grant('10.99.0.7');
+  grant(isDeclined ? '10.99.0.6' : '10.99.0.5');
 });
 socket.bind(67, () => {
   socket.setBroadcast(true);

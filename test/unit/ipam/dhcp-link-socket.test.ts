@@ -2,13 +2,7 @@ import { execFileSync } from 'node:child_process';
 import { closeSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
-import {
-  hasAddress,
-  isInUse,
-  openAddressChannel,
-  openBroadcastChannel,
-  waitFor,
-} from '../../../ipam/dhcp/link-socket.ts';
+import { hasAddress, isInUse, openBroadcastChannel, waitFor } from '../../../ipam/dhcp/link-socket.ts';
 import { Address } from '../../../lib/ip.ts';
 import { msSinceBoot } from '../../../lib/kernel/boot.ts';
 import { Netns } from '../../../lib/kernel/netns.ts';
@@ -138,7 +132,7 @@ test('an interface has each of its addresses, and none of another', (t) => {
   for (const text of ['10.99.0.7', '10.99.0.1', '127.0.0.1']) t.false(has(text), text);
 });
 
-test('a client that has its address speaks from it to everybody on the link', async (t) => {
+test('a client speaks from its address to everybody on the link', async (t) => {
   const { netns, ip } = makeNetns(t);
   ip('link', 'add', 'one', 'type', 'veth', 'peer', 'name', 'two');
   for (const name of ['one', 'two']) ip('link', 'set', name, 'up');
@@ -146,11 +140,7 @@ test('a client that has its address speaks from it to everybody on the link', as
   const indexes = JSON.parse(ip('-j', 'link')) as { ifname: string; ifindex: number }[];
   const indexOf = (name: string) => indexes.find(({ ifname }) => ifname === name)!.ifindex;
   const packets = openPacketSocket(netns, indexOf('two'), EtherType.IPv4);
-  const client = openAddressChannel(
-    { netns, index: indexOf('one'), name: 'one', mac: own },
-    address,
-    undefined,
-  );
+  const client = openBroadcastChannel({ netns, index: indexOf('one'), name: 'one', mac: own }, address);
   t.teardown(() => {
     closeSync(packets);
     client.close();

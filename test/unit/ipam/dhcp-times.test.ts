@@ -2,7 +2,7 @@
 
 import { uptime } from 'node:os';
 import test from 'ava';
-import { readGrant } from '../../../ipam/dhcp/grant.ts';
+import { isUsable, readGrant } from '../../../ipam/dhcp/grant.ts';
 import { MessageType, Option } from '../../../ipam/dhcp/packet.ts';
 import { readStoredLease } from '../../../ipam/dhcp/stored-lease.ts';
 import { Address } from '../../../lib/ip.ts';
@@ -76,6 +76,25 @@ const stored = {
   server: '10.0.0.1',
   result: {},
 };
+
+test('a renewal without a netmask names new times alone', (t) => {
+  const previous = readGrant(answer);
+  const options = new Map(answer.options);
+  options.delete(Option.SubnetMask);
+  options.set(Option.LeaseTime, Uint8Array.of(0, 0, 0, 120));
+  const { renewAt, expiresAt, rebindAt, ...rest } = readGrant({ ...answer, options }, previous);
+  t.is(Math.round(expiresAt - renewAt), 60_000);
+  t.true(rebindAt > renewAt);
+  const { address, server, gateway, routes } = previous;
+  t.deepEqual(rest, { address, server, gateway, routes });
+});
+
+test('to whoever asks to keep an address, no other is an answer', (t) => {
+  t.true(isUsable(answer, Address.parse('10.0.0.9')));
+  t.false(isUsable(answer, Address.parse('10.0.0.8')));
+  const refusal = new Map(answer.options).set(Option.MessageType, Uint8Array.of(MessageType.Nak));
+  t.true(isUsable({ ...answer, options: refusal }, Address.parse('10.0.0.8')));
+});
 
 test('a lease that is written down keeps its times and its boot', (t) => {
   const times = { renewAt: 1, rebindAt: 2, expiresAt: 3 };
