@@ -56,7 +56,8 @@ const redirection = struct(
 );
 const action = attributes({ kind: [1, text], options: [2, attributes({ redirection: [2, redirection] })] });
 const filterOptions = attributes({ classId: [1, u32], selector: [5, selector], actions: [7, list(action)] });
-const filterLayout = layout(tcmsg, attributes({ kind: [1, text], options: [2, filterOptions] }));
+/** What the options mean depends on the kind. */
+const filterLayout = layout(tcmsg, attributes({ kind: [1, text], options: [2, container()] }));
 
 const maxU32 = 0xffffffff;
 /** The kernel counts in units of 64 ns (PSCHED_SHIFT). */
@@ -172,7 +173,7 @@ export function redirectIngress(link: number, to: number, label: string): Reques
       { link, parent: TC_H_MIN_INGRESS, info: (priority << 16) | ETH_P_ALL },
       {
         kind: 'u32',
-        options: {
+        options: filterOptions.encode({
           classId: 0x0001_0001,
           // A key whose mask is zero matches everything.
           selector: { flags: TC_U32_TERMINAL, keys: 1 },
@@ -182,7 +183,7 @@ export function redirectIngress(link: number, to: number, label: string): Reques
               options: { redirection: { action: TC_ACT_STOLEN, egressAction: TCA_EGRESS_REDIR, link: to } },
             },
           ],
-        },
+        }),
       },
     ),
   };
@@ -226,11 +227,11 @@ export function ingressRedirections(socket: RouteSocket, link: number): Redirect
   }
   return messages.flatMap(({ payload }) => {
     const { kind, options } = filterLayout.decode(payload);
-    if (kind !== 'u32') return [];
+    if (kind !== 'u32' || !options) return [];
     const protocol = tcmsg.decode(payload).info & 0xffff;
-    const { selector } = options ?? {};
+    const { selector, actions = [] } = filterOptions.decode(options);
     const matchesAll = protocol === ETH_P_ALL && selector?.keys === 1 && selector.mask === 0;
-    return (options?.actions ?? []).flatMap(({ options: { redirection } = {} }) => {
+    return actions.flatMap(({ options: { redirection } = {} }) => {
       if (!redirection) return [];
       const { link: to, action, egressAction } = redirection;
       const isTaken = action === TC_ACT_STOLEN && egressAction === TCA_EGRESS_REDIR;

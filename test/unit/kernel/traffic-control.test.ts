@@ -6,6 +6,7 @@ import {
   addIngress,
   addTokenBucket,
   getTokenBucket,
+  ingressRedirections,
   redirectIngress,
   tokenBucket,
   wrap,
@@ -64,4 +65,32 @@ test('what was set is read back, also above 32 bits', (t) => {
     const socket = { execute: () => [[reply]] } as unknown as RouteSocket;
     t.deepEqual(getTokenBucket(socket, 2), wanted);
   }
+});
+
+test('filters of other kinds, whose options have other meanings, are passed over', (t) => {
+  /** An attribute of netlink: its length, its type, and its value up to a multiple of four bytes. */
+  const attribute = (type: number, value: Uint8Array) => {
+    const bytes = Buffer.alloc(4 + Math.ceil(value.length / 4) * 4);
+    bytes.writeUInt16LE(4 + value.length, 0);
+    bytes.writeUInt16LE(type, 2);
+    bytes.set(value, 4);
+    return bytes;
+  };
+  const filter = (kind: string, ...options: Uint8Array[]) => ({
+    payload: Buffer.concat([
+      Buffer.alloc(20),
+      attribute(1, Buffer.from(`${kind}\0`)),
+      attribute(2, Buffer.concat(options)),
+    ]),
+  });
+  const redirect = { payload: redirectIngress(2, 7, 'one').payload };
+  const messages = [
+    // TCA_BPF_NAME, and the masks of TCA_FLOWER_KEY_ETH_DST and _SRC. Source: include/uapi/linux/pkt_cls.h.
+    filter('bpf', attribute(7, Buffer.from('cil_from_container\0'))),
+    filter('flower', attribute(5, Buffer.alloc(6, 0xff)), attribute(7, Buffer.alloc(6, 0xff))),
+    filter('matchall'),
+    redirect,
+  ];
+  const socket = { dump: () => messages } as unknown as RouteSocket;
+  t.deepEqual(ingressRedirections(socket, 2), [{ to: 7, takesAll: true, payload: redirect.payload }]);
 });
