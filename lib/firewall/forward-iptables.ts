@@ -5,13 +5,16 @@
 
 import type { Address, Family } from '../ip.ts';
 import type { Programs } from '../kernel/programs.ts';
+import { listRules } from '../netlink/nftables/rules.ts';
 import { areConfirmed, rememberConfirmed } from './confirmed-rules.ts';
 import { ensureRules, missingRules, undoChange } from './ensure.ts';
 import { type ForwardBackend, type ForwardRequest, familiesOf } from './forward.ts';
-import { forFamilies, forInstalledFamilies, requireUsable, tryCommit } from './iptables.ts';
+import { forFamilies, forInstalledFamilies, programOf, requireUsable, tryCommit } from './iptables.ts';
 import { ensureIsolation, isIsolated, isolationRules, stageOne, stageTwo } from './isolation-iptables.ts';
+import { mentions, nftTableOf, withNftables } from './nftables.ts';
 import { removeRules } from './removal.ts';
 import { commentWords, option, type Rule, renderRule, type SharedRule, targetOf } from './rules.ts';
+import { isNftVariant } from './xtables-lock.ts';
 
 const table = 'filter';
 const forwardChain = 'CNI-FORWARD';
@@ -95,6 +98,9 @@ export function iptablesForward(programs: Programs, adminChain: string): Forward
         const known = accepting(addresses, family);
         const own = (rules: readonly Rule[]) => rules.filter((rule) => isAccepting(rule, texts));
         await removeRules(programs, family, table, { from: forwardChain, known, own });
+        // The reference plugin leaves rules where DEL is told no addresses, and ADD does not look for them.
+        if (mayHaveMore(programs, family, addresses))
+          await removeRules(programs, family, table, { from: forwardChain, known: [], own });
       }, familiesOf(addresses));
     },
 
@@ -102,6 +108,16 @@ export function iptablesForward(programs: Programs, adminChain: string): Forward
       await requireUsable(programs, 4, table);
     },
   };
+}
+
+/**
+ * Whether rules for addresses may still be there. In nf_tables, finding out costs little; elsewhere, a closer
+ * look is needed.
+ */
+function mayHaveMore(programs: Programs, family: Family, addresses: readonly Address[]): boolean {
+  if (!isNftVariant(programs, programOf(family, '-restore'))) return true;
+  const rules = withNftables((socket) => listRules(socket, nftTableOf(family, table), forwardChain));
+  return rules.some((rule) => addresses.some((address) => mentions(rule, address)));
 }
 
 /** The rules that let connections from the addresses through, and the answers to them. */

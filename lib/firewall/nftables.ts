@@ -7,7 +7,7 @@ import { eachTime, type Once } from '../kernel/sharing.ts';
 import { NetlinkError } from '../netlink/error.ts';
 import { isKernelError, KernelError } from '../netlink/libc.ts';
 import type { Attribute, Request } from '../netlink/message.ts';
-import { dnat, meta, payload, payloadIn } from '../netlink/nftables/expressions.ts';
+import { dnat, expressionValue, meta, payload, payloadIn } from '../netlink/nftables/expressions.ts';
 import { listRules, type NftRule, targetChain } from '../netlink/nftables/rules.ts';
 import { type NftTable, readGeneration, transaction } from '../netlink/nftables/wire.ts';
 import { NetlinkProtocol, NetlinkSocket } from '../netlink/socket.ts';
@@ -201,6 +201,15 @@ export function addressMatch(field: 'saddr' | 'daddr', op: '==' | '!=', prefix: 
 /** The packet's source or destination is an element of a set. */
 export function addressIn(field: 'saddr' | 'daddr', family: Family, set: string): Attribute[] {
   return payloadIn('network', addressOffset[family][field], family === 4 ? 4 : 16, set);
+}
+
+/** True when a rule compares with an address, or leads to it. */
+export function mentions(rule: NftRule, address: Address): boolean {
+  const bytes = Buffer.from(address.toBytes());
+  return rule.expressions.some((expression) => {
+    const value = expressionValue(expression);
+    return value !== undefined && bytes.equals(value);
+  });
 }
 
 /** A name of an interface as the kernel compares it: sixteen bytes. */

@@ -60,7 +60,9 @@ export const iptablesPortMap = (programs: Programs): PortMapBackend => ({
       undo('take back the rules of the port mappings', () => undoChange(programs, family, table, change));
       if (isDivided(request, family)) return;
       // No lock is held, so others may have mapped the port since it was looked at: the first rule gets it.
-      const [earlier] = (await findClashes(programs, family, request)).filter(({ isEarlier }) => isEarlier);
+      const earlier = (await findClashes(programs, family, request)).find(
+        (clash) => clash.isEarlier && !isOfSamePod(clash, request),
+      );
       if (earlier) throw clashError(earlier);
     });
     return freed;
@@ -212,14 +214,23 @@ function mayClash(
 
 /**
  * Removes the mappings of a family that are in the way, as their containers no longer exist.
- * @throws Error that names a container that exists, unless it may have the port as well.
+ * @throws Error that names another container that exists, unless it may have the port as well.
  */
 async function freePorts(programs: Programs, family: Family, request: PortMapRequest): Promise<MappedPort[]> {
   const freed: MappedPort[] = [];
   for (const clash of await findClashes(programs, family, request, request.neighbours))
     if (isGone(clash)) freed.push(...(await freePort(programs, family, clash)));
-    else if (!isDivided(request, family)) throw clashError(clash);
+    else if (!isDivided(request, family) && !isOfSamePod(clash, request)) throw clashError(clash);
   return freed;
+}
+
+/**
+ * Whether it is the pod itself that has the port, by another network: runtimes pass the ports of a pod to
+ * each of its networks, and the first rule leads to it.
+ */
+function isOfSamePod(clash: Clash, { attachment }: PortMapRequest): boolean {
+  const owner = ownerOf(clash);
+  return owner?.containerId === attachment.containerId && owner.network !== attachment.network;
 }
 
 function isGone(clash: Clash): boolean {

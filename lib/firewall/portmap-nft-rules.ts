@@ -3,12 +3,7 @@
 import type { AttachmentId } from '../attachment.ts';
 import { Address, type Family, type Prefix } from '../ip.ts';
 import type { Attribute, Request } from '../netlink/message.ts';
-import {
-  destinationIsLocal,
-  expressionValue,
-  masqueradeVerdict,
-  verdict,
-} from '../netlink/nftables/expressions.ts';
+import { destinationIsLocal, masqueradeVerdict, verdict } from '../netlink/nftables/expressions.ts';
 import { addChain, addTable } from '../netlink/nftables/objects.ts';
 import {
   addRule,
@@ -21,7 +16,7 @@ import {
 import { cutComment, type NftTable } from '../netlink/nftables/wire.ts';
 import type { NetlinkSocket } from '../netlink/socket.ts';
 import { networkTag } from './names.ts';
-import { addressMatch, dnatTo, Hook, Priority, portMatch } from './nftables.ts';
+import { addressMatch, dnatTo, Hook, mentions, Priority, portMatch } from './nftables.ts';
 import { boundAddress, type MappedPort, type PortMapOptions, type PortMapping } from './portmap-backend.ts';
 import { hasConditions, readMapping } from './portmap-nft-mapping.ts';
 
@@ -222,15 +217,6 @@ export function isOf(attachment: AttachmentId, rule: NftRule, containers: readon
   if (rule.owner) return identity(rule) === identityOf(attachment);
   if (rule.comment !== commentOf(attachment)) return false;
   return containers.length === 0 || containers.some((address) => mentions(rule, address));
-}
-
-/** True when a rule compares with an address, or leads to it. */
-export function mentions(rule: NftRule, address: Address): boolean {
-  const bytes = Buffer.from(address.toBytes());
-  return rule.expressions.some((expression) => {
-    const value = expressionValue(expression);
-    return value !== undefined && bytes.equals(value);
-  });
 }
 
 /** Whether a rule may belong to a container on a network, as far as it says. */

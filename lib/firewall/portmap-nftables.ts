@@ -5,7 +5,7 @@ import type { Programs } from '../kernel/programs.ts';
 import type { Request } from '../netlink/message.ts';
 import { addAgain, type NftRule } from '../netlink/nftables/rules.ts';
 import type { NetlinkSocket } from '../netlink/socket.ts';
-import { changeNftables, requireNftables, withNftables } from './nftables.ts';
+import { changeNftables, mentions, requireNftables, withNftables } from './nftables.ts';
 import {
   isClash,
   isDivided,
@@ -29,7 +29,6 @@ import {
   isOfNetwork,
   listMappings,
   mayBeOf,
-  mentions,
   type PlacedRule,
   removeMappings,
   tables,
@@ -82,7 +81,9 @@ export const nftablesPortMap = (programs: Programs): PortMapBackend => ({
     withNftables((socket) => {
       for (const { family } of containers) {
         if (isDivided(request, family)) continue;
-        const [earlier] = findClashes(socket, family, request).filter(({ isEarlier }) => isEarlier);
+        const earlier = findClashes(socket, family, request).find(
+          (clash) => clash.isEarlier && !isOfSamePod(clash, request),
+        );
         if (earlier) throw clashError(earlier);
       }
     });
@@ -193,15 +194,23 @@ function findClashes(
 
 /**
  * The ports whose holder no longer exists.
- * @throws Error that names a holder that still exists, unless it may have the port as well.
+ * @throws Error that names another holder that still exists, unless it may have the port as well.
  */
 function findGone(socket: NetlinkSocket, family: Family, request: PortMapRequest): Clash[] {
   return findClashes(socket, family, request).filter((clash) => {
     const { rule } = clash;
     const isGone = isHolderGone({ containerId: rule.comment, isOn: (one) => mayBeOf(one, rule) });
-    if (!isGone && !isDivided(request, family)) throw clashError(clash);
+    if (!isGone && !isDivided(request, family) && !isOfSamePod(clash, request)) throw clashError(clash);
     return isGone;
   });
+}
+
+/**
+ * Whether it is the pod itself that has the port, by another network: runtimes pass the ports of a pod to
+ * each of its networks, and the first rule leads to it.
+ */
+function isOfSamePod({ rule }: Clash, { attachment }: PortMapRequest): boolean {
+  return rule.comment === commentOf(attachment) && !isOfNetwork(attachment.network, rule.owner ?? '');
 }
 
 /**

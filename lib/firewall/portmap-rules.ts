@@ -149,13 +149,14 @@ function entryRules(
   }));
 }
 
-/** Ports by protocol, as many as one rule takes. */
+/**
+ * Ports by protocol, as many as one rule takes. As in the reference plugin, a port that is mapped for two
+ * addresses of the host is named twice, as its CHECK looks for the whole rule.
+ */
 function portGroups(mappings: readonly PortMapping[]): { protocol: string; ports: number[] }[] {
   const protocols = [...new Set(mappings.map(({ protocol }) => protocol))].sort();
   return protocols.flatMap((protocol) => {
-    const ports = [
-      ...new Set(mappings.filter((one) => one.protocol === protocol).map(({ hostPort }) => hostPort)),
-    ];
+    const ports = mappings.filter((one) => one.protocol === protocol).map(({ hostPort }) => hostPort);
     const groups = [];
     for (let i = 0; i < ports.length; i += portsPerRule)
       groups.push({ protocol, ports: ports.slice(i, i + portsPerRule) });

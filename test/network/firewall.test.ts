@@ -300,6 +300,24 @@ test('a note that a DEL of the reference plugin left does not keep the rules of 
   t.deepEqual([...(await accepting(host)), ...(await accepting(host, 6))], []);
 });
 
+test('rules that a DEL of the reference plugin left go with those of the next pod that has the address', async (t) => {
+  const host = await makeHost(t);
+  const one = await attach(host, withoutFirewall(net()));
+  const firewall = firewallOf(one);
+  t.is((await firewall.tryAdd({ suite: 'reference' }, one.result)).exit, 0);
+  // As after an ADD that failed behind it, which tells DEL no result.
+  firewall.result = undefined;
+  await firewall.del({ suite: 'reference' });
+  t.is((await accepting(host)).length, 2);
+  await one.del();
+  const next = new Attachment(host, await host.addPod(), firewall.network);
+  t.is((await next.tryAdd({}, one.result)).exit, 0);
+  next.result = one.result;
+  await next.check();
+  await next.del();
+  t.deepEqual([...(await accepting(host)), ...(await accepting(host, 6))], []);
+});
+
 test("ADD reads no other attachment's notes", async (t) => {
   const host = await makeHost(t);
   await attach(host, net());

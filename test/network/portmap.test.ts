@@ -162,6 +162,34 @@ for (const backend of ['iptables', 'nftables']) {
     t.notRegex(await host.run(['nft', '--stateless', 'list', 'ruleset']), /CNI-DN-|dnat to/);
   });
 
+  test(`${backend}: a pod has the ports that its runtime passes to each of its networks`, async (t) => {
+    const host = await makeHost(t);
+    const outside = await outsideOf(host);
+    const network = { ...portNet({ backend }), cniVersion: '1.0.0' };
+    const [bridge, portmap] = network.plugins;
+    const ipam = { type: 'host-local', subnet: '10.6.0.0/24' };
+    const other = { ...network, name: 'other', plugins: [{ ...bridge!, bridge: 'br1', ipam }, portmap!] };
+    // The releases of distributions know iptables alone.
+    for (const suite of backend === 'iptables' ? (['ours', 'reference'] as const) : (['ours'] as const)) {
+      const pod = await host.addPod();
+      const first = new Attachment(host, pod, network, ports([8080, 80]));
+      await first.add({ suite });
+      const second = await attach(host, other, { pod, ifname: 'eth1', ...ports([8080, 80]) });
+      await serve(t, pod, 'tcp', 80, 'web');
+      t.like(await reach(outside, 'tcp', '192.0.2.1', 8080), { label: 'web' });
+      for (const one of [first, second]) await one.check();
+      // Another pod has none of them.
+      const stranger = new Attachment(host, await host.addPod(), other, ports([8080, 80]));
+      t.regex((await stranger.tryAdd()).error?.msg ?? '', /8080\/tcp of the host is taken by container/);
+      await first.del();
+      await second.check();
+      t.like(await reach(outside, 'tcp', '192.0.2.1', 8080), { label: 'web' });
+      await second.del();
+      t.notRegex(await host.run(['nft', '--stateless', 'list', 'ruleset']), /CNI-DN-|dnat to/);
+      await pod.remove();
+    }
+  });
+
   test(`${backend}: two interfaces of a container on one network have their mappings at once`, async (t) => {
     const host = await makeHost(t);
     const outside = await outsideOf(host);

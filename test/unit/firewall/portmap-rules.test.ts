@@ -7,7 +7,7 @@ import {
   ruleSetOf,
   withoutNeighbours,
 } from '../../../lib/firewall/portmap-rules.ts';
-import { parseRules, renderRule } from '../../../lib/firewall/rules.ts';
+import { option, parseRules, renderRule } from '../../../lib/firewall/rules.ts';
 import { Address, Prefix } from '../../../lib/ip.ts';
 
 const attachment = { network: 'net', containerId: 'c1', ifname: 'eth0' };
@@ -76,6 +76,14 @@ test('one rule leads on fifteen ports at most', (t) => {
   );
   const ports = leading.map((rule) => mappings.filter((one) => leads(rule, one)).length);
   t.deepEqual(ports, [15, 1]);
+});
+
+test('a port of two addresses of the host is led on twice by one rule, as the CHECK of the reference wants it', (t) => {
+  const bound = ['127.0.0.1', '192.0.2.1'].map((hostIP) => ({ ...tcp, hostIP: Address.parse(hostIP) }));
+  const [leading] = ruleSetOf(4, request({}, bound)).own.rules.filter(
+    ({ chain }) => chain === 'CNI-HOSTPORT-DNAT',
+  );
+  t.is(option(leading!, '--dports'), '8080,8080');
 });
 
 test('a rule is told to map a port by target, protocol and port', (t) => {
