@@ -9,13 +9,13 @@ import type { Result } from '../lib/cni/result.ts';
 import { boolean, type InferShape, integer, object, record, string } from '../lib/cni/schema.ts';
 import { getLink, type Link, LinkFlag, requireLink, setLink } from '../lib/kernel/link.ts';
 import type { Sandbox } from '../lib/kernel/sandbox.ts';
-import { readSysctl, writeSysctl } from '../lib/kernel/sysctl.ts';
+import { writeSysctl } from '../lib/kernel/sysctl.ts';
 import { requireGone } from '../lib/netlink/error.ts';
 import { isKernelError } from '../lib/netlink/libc.ts';
 import type { Request } from '../lib/netlink/message.ts';
 import { type Backup, Backups } from './tuning/backups.ts';
 import { duplicateKey } from './tuning/duplicates.ts';
-import { refuseForbidden, sysctlPath } from './tuning/sysctl.ts';
+import { isOnlyWritten, readSysctls, refuseForbidden, sysctlPath } from './tuning/sysctl.ts';
 
 const tunable = {
   sysctl: record(string(), { description: 'Kernel settings below "net."; IFNAME stands for the interface.' }),
@@ -90,10 +90,12 @@ export const plugin = definePlugin({
     requirePrevResult(call);
     const wanted = wantedSettings(call);
     const current = currentSettings(call.sandbox, call.ifname, wanted);
+    const { sysctl: seen = {} } = current;
+    const isUnseen = (name: string) => call.sandbox.netns.run(() => isOnlyWritten(name, call.ifname));
     for (const [name, value] of Object.entries(wanted.sysctl ?? {}))
-      if (words(current.sysctl?.[name]) !== words(value))
+      if (words(seen[name]) !== words(value) && !(seen[name] === undefined && isUnseen(name)))
         throw new Error(
-          `Kernel setting "${name}" is "${current.sysctl?.[name] ?? ''}", but should be "${value}". Delete the container and add it again`,
+          `Kernel setting "${name}" is "${seen[name] ?? ''}", but should be "${value}". Delete the container and add it again`,
         );
     for (const key of ['mac', 'mtu', 'promisc', 'allmulti', 'txQLen'] as const)
       if (current[key] !== wanted[key])
@@ -187,25 +189,6 @@ function linkSettings(link: Link): Omit<Required<Settings>, 'sysctl'> {
     allmulti: (link.flags & LinkFlag.AllMulti) !== 0,
     txQLen: link.txQueueLength,
   };
-}
-
-function readSysctls(names: readonly string[], ifname: string): Record<string, string> {
-  const values: Record<string, string> = {};
-  for (const name of names) {
-    const path = sysctlPath(name, ifname);
-    let value: string | undefined;
-    try {
-      value = readSysctl(path);
-    } catch {
-      continue;
-    }
-    if (value === undefined)
-      throw new Error(
-        `Kernel setting "${name}" does not exist in the sandbox. Correct its name; a setting of the whole host cannot be set for a sandbox`,
-      );
-    values[name] = value;
-  }
-  return values;
 }
 
 function setSysctl({ netns }: Sandbox, ifname: string, name: string, value: string): void {

@@ -1,12 +1,13 @@
 /** Kernel settings of the network namespace that the thread is in. Source: proc(5), /proc/sys/net. */
 
-import { readFileSync, writeFileSync } from 'node:fs';
+import { closeSync, constants, openSync, readFileSync, statSync, writeSync } from 'node:fs';
 
 /**
  * Reads a setting.
  * @param path segments below /proc/sys/net, as in `['ipv4', 'conf', 'eth0.100', 'arp_notify']`: interface
  *   names have dots.
  * @returns its value without the newline, or undefined when the kernel has no such setting.
+ * @throws Error when it cannot be read.
  */
 export function readSysctl(path: readonly string[]): string | undefined {
   try {
@@ -17,10 +18,21 @@ export function readSysctl(path: readonly string[]): string | undefined {
   }
 }
 
+/** Whether a setting can only be written, such as "net.ipv4.route.flush". @throws the error of stat(2). */
+export function isWriteOnly(path: readonly string[]): boolean {
+  return (statSync(fileOf(path)).mode & 0o444) === 0;
+}
+
 /** Writes a setting. @throws Error when the kernel has no such setting or refuses the value. */
 export function writeSysctl(path: readonly string[], value: string): void {
   try {
-    writeFileSync(fileOf(path), value, { flag: 'r+' });
+    // Some settings cannot be opened to be read as well.
+    const fd = openSync(fileOf(path), constants.O_WRONLY);
+    try {
+      writeSync(fd, value);
+    } finally {
+      closeSync(fd);
+    }
   } catch (error) {
     throw new Error(`Cannot set kernel setting "${nameOf(path)}" to "${value}"`, { cause: error });
   }

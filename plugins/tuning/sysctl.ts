@@ -3,6 +3,7 @@
  */
 
 import { readRegularFile } from '../../lib/file.ts';
+import { isWriteOnly, readSysctl } from '../../lib/kernel/sysctl.ts';
 
 const allowlistFile = '/etc/cni/tuning/allowlist.conf';
 
@@ -65,4 +66,32 @@ export async function refuseForbidden(names: readonly string[]): Promise<void> {
     `Kernel setting "${forbidden}" is not allowed on this host. Remove it from "sysctl", or allow it in "${allowlistFile}"` +
       (first === undefined ? '' : `, which has "${first}" in it: that is not a regular expression`),
   );
+}
+
+/**
+ * Reads settings in the sandbox that the thread is in, except those that cannot be read.
+ * @throws Error when one does not exist.
+ */
+export function readSysctls(names: readonly string[], ifname: string): Record<string, string> {
+  const values: Record<string, string> = {};
+  for (const name of names) {
+    const path = sysctlPath(name, ifname);
+    let value: string | undefined;
+    try {
+      value = readSysctl(path);
+    } catch {
+      continue;
+    }
+    if (value === undefined)
+      throw new Error(
+        `Kernel setting "${name}" does not exist in the sandbox. Correct its name; a setting of the whole host cannot be set for a sandbox`,
+      );
+    values[name] = value;
+  }
+  return values;
+}
+
+/** Whether a setting of the sandbox that the thread is in can only be written. @throws the error of stat(2). */
+export function isOnlyWritten(name: string, ifname: string): boolean {
+  return isWriteOnly(sysctlPath(name, ifname));
 }

@@ -146,6 +146,13 @@ test('a setting that cannot be read before it is set is set', async (t) => {
   await tuning.del();
 });
 
+test('a setting that can only be written is written', async (t) => {
+  const { tuning } = await prepare(t, { sysctl: { 'net.ipv4.route.flush': '1' } });
+  await tuning.add();
+  await t.notThrowsAsync(tuning.check());
+  await tuning.del();
+});
+
 test('the runtime has a say, and "args" the last word', async (t) => {
   const { tuning, pod } = await prepare(t, {
     mac: '02:00:00:00:00:01',
