@@ -8,7 +8,11 @@ import { Podman, podmanTest as test } from './support/podman.ts';
 test('run -p on the default network: the port answers on the host, and rm leaves nothing behind', async (t) => {
   const node = await makeNode(t);
   const podman = await Podman.prepare(node);
-  await podman.runContainer('other', ['--publish', '18079:80'], [webImage]);
+  await podman.run('network', 'create', '--disable-dns', 'second');
+  // podman passes the ports to each network.
+  const networks = ['--network', 'podman', '--network', 'second'];
+  await podman.runContainer('other', [...networks, '--publish', '18079:80'], [webImage]);
+  t.is(await node.browse('127.0.0.1', 18079), greeting);
   const before = await snapshot(node);
   await podman.runContainer('web', ['--publish', '18080:80'], [webImage]);
   const { IPAddress: ip } = await podman.networkOf('web', 'podman');
