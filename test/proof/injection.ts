@@ -10,6 +10,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { privatePrefix } from '../../launcher/launch.ts';
 import { binDir, type Host, randomName } from '../support/host.ts';
+import { onOneProcessor } from '../support/one-processor.ts';
 import { cleanEnv, type Output } from '../support/run.ts';
 
 /** One system call of a verb, at which it can be killed or failed. */
@@ -142,6 +143,7 @@ async function traced(
   try {
     const argv = [
       ...host.enter,
+      ...onOneProcessor(),
       'strace',
       '-qq',
       '-y',

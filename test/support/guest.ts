@@ -16,6 +16,7 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { onOneProcessor } from './one-processor.ts';
 import { cleanEnv } from './run.ts';
 
 /** Directory that the guest reports to, set only within the guest. */
@@ -38,7 +39,8 @@ export class Guest {
       // The guest ends with this process.
       'setpriv',
       [
-        ...['--pdeathsig', 'TERM', '--', 'timeout', '--kill-after=5', String(seconds), kernel()],
+        ...['--pdeathsig', 'TERM', '--', 'timeout', '--kill-after=5', String(seconds)],
+        ...[...onOneProcessor(), kernel()],
         ...['rootfstype=hostfs', 'rootflags=/', 'rw', 'mem=1G', 'quiet'],
         ...[`init=${join(import.meta.dirname, 'uml-init')}`, `GUEST_DIR=${directory}`],
         ...[`uml_dir=${directory}`, 'umid=guest', 'con=null', 'con0=null,fd:1'],
