@@ -91,7 +91,7 @@ export function readSysctls(names: readonly string[], ifname: string): Record<st
   return values;
 }
 
-/** Whether a setting of the sandbox that the thread is in can only be written. @throws the error of stat(2). */
+/** Whether a setting of the sandbox that the thread is in can only be written. @throws as stat(2). */
 export function isOnlyWritten(name: string, ifname: string): boolean {
   return isWriteOnly(sysctlPath(name, ifname));
 }
