@@ -61,7 +61,7 @@ export function subcommands(suite: Suite): CommandModule[] {
       async () => (await import('./probe.ts')).probe,
     ),
     subcommand('probe-helper', false, async () => (await import('./probe/helper.ts')).probeHelper),
-    subcommand('explain <file>', 'Tell what a network does to a pod, without doing it', async () =>
+    subcommand('explain <configuration>', 'Tell what a network does to a pod, without doing it', async () =>
       (await import('./explain.ts')).explain(suite),
     ),
     subcommand(

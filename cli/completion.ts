@@ -92,13 +92,17 @@ function valuesOf(argument: string, text = ''): string[] {
   if (choices) return [...choices.matchAll(/"([^"]*)"/g)].map(([, choice]) => choice!);
   switch (argument.replace(/^-+/, '')) {
     case 'network':
+    case 'networks':
       return networks();
+    case 'names':
+    case 'target':
+      return [...networks(), ...pods()];
+    case 'configuration':
+      return [...networks(), ':files'];
     case 'netns':
       return namespaces();
     case 'pod':
     case 'container':
-    case 'names':
-    case 'target':
       return pods();
     case 'file':
     case 'files':

@@ -23,11 +23,11 @@ import { paint, print } from './terminal.ts';
 type Config = PluginEntry['config'];
 
 /** The subcommand. @param suite whose plugins say what they do. */
-export function explain(suite: Suite): Subcommand<{ file: string }> {
+export function explain(suite: Suite): Subcommand<{ configuration: string }> {
   return {
     builder: (yargs) =>
       yargs
-        .positional('file', {
+        .positional('configuration', {
           type: 'string',
           demandOption: true,
           describe:
@@ -35,7 +35,7 @@ export function explain(suite: Suite): Subcommand<{ file: string }> {
         })
         .example('$0 explain podnet', 'What a network of this host does, step by step')
         .example('$0 explain conf/10-bridge.conflist', 'What a file would do'),
-    handler: async ({ file }) => {
+    handler: async ({ configuration: file }) => {
       const isFile = /\/|\.(?:conf|conflist|json)$/.test(file);
       const network = isFile ? readNetworkFile(file) : findNetwork(file);
       print(paint('bold', `ADD of network "${network.name}", in CNI ${network.cniVersion || '0.1.0'}`));

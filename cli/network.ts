@@ -15,7 +15,7 @@ export function network(suite: Suite): Subcommand {
         )
         .command(
           subcommand(
-            'inspect <names..>',
+            'inspect <networks..>',
             'Show ranges, gateways, attachments and configuration of networks',
             async () => (await import('./network/inspect.ts')).inspect(suite),
           ),

@@ -11,6 +11,7 @@ import {
   mkdirSync,
   openSync,
   readdirSync,
+  readSync,
   renameSync,
   rmSync,
   statSync,
@@ -70,6 +71,9 @@ export function syncFiles(directory: string): void {
   }
 }
 
+/** How much of two files is compared at once, in bytes. */
+const comparedAtOnce = 1024 * 1024;
+
 /**
  * Moves a prepared private directory to its place. If one is there already, it has the same content, or is
  * broken.
@@ -84,16 +88,40 @@ export function placePrivateDirectory(staged: string, binDir: string): void {
   renameSync(staged, target);
 }
 
-/** True when a directory has every file of another, of the same size, owner and mode. */
+/**
+ * True when a directory has every file of another, with the same content, owner and mode: a power failure may
+ * have left blocks of zeros where it was unpacked by other means.
+ */
 function isWhole(directory: string, model: string): boolean {
   return readdirSync(model, { recursive: true, withFileTypes: true })
     .filter((entry) => entry.isFile())
     .map((entry) => join(entry.parentPath, entry.name))
     .every((file) => {
-      const own = statSync(join(directory, relative(model, file)), { throwIfNoEntry: false });
+      const installed = join(directory, relative(model, file));
+      const own = statSync(installed, { throwIfNoEntry: false });
       const wanted = statSync(file);
-      return (['size', 'uid', 'mode'] as const).every((key) => own?.[key] === wanted[key]);
+      const isLike = (['size', 'uid', 'mode'] as const).every((key) => own?.[key] === wanted[key]);
+      return isLike && hasSameContent(installed, file);
     });
+}
+
+/** Compares two files; one that cannot be read is like no other. */
+function hasSameContent(one: string, other: string): boolean {
+  const opened: number[] = [];
+  try {
+    for (const file of [one, other]) opened.push(openSync(file, 'r'));
+    const [mine, theirs] = [Buffer.alloc(comparedAtOnce), Buffer.alloc(comparedAtOnce)];
+    for (;;) {
+      const length = readSync(opened[0]!, mine);
+      if (readSync(opened[1]!, theirs) !== length) return false;
+      if (mine.compare(theirs, 0, length, 0, length) !== 0) return false;
+      if (length === 0) return true;
+    }
+  } catch {
+    return false;
+  } finally {
+    for (const fd of opened) closeSync(fd);
+  }
 }
 
 /**

@@ -7,7 +7,7 @@ import { isValidName } from '../../lib/cni/invocation.ts';
 import { acquireDirectoryLock } from '../../lib/kernel/lock.ts';
 import type { Suite } from '../../main.ts';
 import { CommandError, ExitCode } from '../errors.ts';
-import { networkFiles } from '../libcni/conflist.ts';
+import { isLoopback, networkFiles, readNetworkFile } from '../libcni/conflist.ts';
 import { wholeNumber } from '../numbers.ts';
 import { configDir, pluginPath } from '../settings.ts';
 import type { Subcommand } from '../subcommand.ts';
@@ -166,11 +166,24 @@ async function refuseInvalid(
   }
 }
 
-/** A name that sorts after the networks that exist: runtimes that use a single network take the first. */
+/**
+ * A name that sorts after the networks that exist: runtimes that use a single network take the first. Before
+ * one that gives pods nothing but "lo", for the same reason.
+ */
 function fileName(name: string): string {
-  const others = existingFiles().map((file) => basename(file));
+  const others = existingFiles()
+    .filter((file) => !isOfLoopback(file))
+    .map((file) => basename(file));
   const names = ['90', '99', 'zz'].map((prefix) => `${prefix}-${name}.conflist`);
   return names.find((one) => others.every((other) => other < one)) ?? names.at(-1)!;
+}
+
+function isOfLoopback(file: string): boolean {
+  try {
+    return isLoopback(readNetworkFile(file));
+  } catch {
+    return false; // "cni validate" says what is wrong with it.
+  }
 }
 
 /** Files of the networks that exist. */

@@ -9,7 +9,7 @@ import { printStructured, warn } from '../terminal.ts';
 import { takeOverview } from './overview.ts';
 
 interface InspectArguments {
-  names?: string[];
+  networks?: string[];
   format: 'json' | 'yaml';
 }
 
@@ -18,9 +18,9 @@ export function inspect(suite: Suite): Subcommand<InspectArguments> {
   return {
     builder: (yargs) =>
       withFormat(yargs, ['json', 'yaml'], 'How to print them')
-        .positional('names', { type: 'string', array: true, describe: 'Names of networks' })
+        .positional('networks', { type: 'string', array: true, describe: 'Names of networks' })
         .example('$0 network inspect podnet', 'Who has which address of podnet'),
-    handler: async ({ names = [], format }) => {
+    handler: async ({ networks: names = [], format }) => {
       const { networks, problems } = await takeOverview(suite);
       for (const problem of problems) warn(problem);
       const found = names.map((name) => {

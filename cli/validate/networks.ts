@@ -32,7 +32,7 @@ export function checkNetworks(files: readonly CheckedFile[]): void {
       warning(
         'loopback-first',
         '',
-        'This file comes first, so that containerd and CRI-O give pods nothing but "lo". Rename it to sort last, for example "99-loopback.conf"',
+        'This file comes first, so that containerd and CRI-O give pods nothing but "lo". Rename it to sort last, for example "zz-loopback.conf"',
       ),
     );
   for (const [i, { network, findings }] of files.entries()) {

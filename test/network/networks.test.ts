@@ -1,6 +1,7 @@
 /** Runs once: no agent takes part. */
 
-import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { copyFileSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { load } from 'js-yaml';
 import { attach, type Conflist, sample } from '../support/chain.ts';
@@ -112,6 +113,17 @@ test('network ls shows networks that are in each other’s way, and files that c
   };
   t.deepEqual(await create('second'), ['90-second.conflist']);
   t.deepEqual(await create('first'), ['90-second.conflist', '99-first.conflist']);
+});
+
+test('a network is created before one of loopback alone, from which pods would get nothing but "lo"', async (t) => {
+  const host = await makeHost(t);
+  mkdirSync(host.file('/etc/cni/net.d'), { recursive: true });
+  const sample = join(import.meta.dirname, '../../conf/99-loopback.conf');
+  copyFileSync(sample, host.file('/etc/cni/net.d/99-loopback.conf'));
+  const env = { CNI_PATH: suites.ours };
+  await host.run([command, 'network', 'create', 'podnet'], { env });
+  t.deepEqual(readdirSync(host.file('/etc/cni/net.d')).sort(), ['90-podnet.conflist', '99-loopback.conf']);
+  t.is((await host.tryRun([command, 'validate', '--no-host', '--strict'], { env })).exit, 0);
 });
 
 test('a network that is created works: pods get addresses and reach the host, and it is in nobody’s way', async (t) => {

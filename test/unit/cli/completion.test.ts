@@ -7,6 +7,7 @@ import { complete } from '../../../cli/completion.ts';
 
 const cache = mkdtempSync(join(tmpdir(), 'cni-completion-'));
 process.env.CNI_CACHE_DIR = cache;
+process.env.NETCONFPATH = cache;
 test.after.always(() => rmSync(cache, { recursive: true }));
 
 const makeCommand = () =>
@@ -14,6 +15,8 @@ const makeCommand = () =>
     .scriptName('cni')
     .command('probe <target>', 'Look at a pod')
     .command('repair [names..]', 'Repair pods')
+    .command('explain <configuration>', 'Tell what a network does')
+    .command('inspect <networks..>', 'Show networks')
     .strict()
     .exitProcess(false);
 const offers = async (...words: string[]) =>
@@ -35,8 +38,10 @@ test('pods are offered by name and by short container ID, others by ID alone', a
       join(cache, `results/podnet-${containerId}-eth0`),
       JSON.stringify({ kind: 'cniCacheV1', networkName: 'podnet', ifName: 'eth0', containerId, cniArgs }),
     );
-  t.deepEqual(await offers('probe', ''), ['default/web-1', '0123456789ab', 'fedcba987654']);
+  t.deepEqual(await offers('probe', ''), ['podnet', 'default/web-1', '0123456789ab', 'fedcba987654']);
   t.deepEqual(await offers('probe', 'def'), ['default/web-1']);
   t.deepEqual(await offers('probe', 'fedcba987654', ''), [], 'one is all that it takes');
   t.deepEqual(await offers('repair', 'fedcba987654', '01'), ['0123456789ab']);
+  t.deepEqual(await offers('explain', ''), ['podnet', ':files']);
+  t.deepEqual(await offers('inspect', ''), ['podnet']);
 });

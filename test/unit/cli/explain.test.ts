@@ -27,7 +27,7 @@ test('explain knows what each plugin of each sample would do', async (t) => {
   const names = readdirSync(samples).filter((file) => /\.conf(list)?$/.test(file));
   t.true(names.length > 0);
   for (const name of names) {
-    const text = await written(() => handler({ file: join(samples, name), _: [], $0: 'cni' }));
+    const text = await written(() => handler({ configuration: join(samples, name), _: [], $0: 'cni' }));
     t.regex(text, /^\S*ADD of network [\s\S]*1\. [\s\S]* - /, name);
     t.notRegex(text, /undefined|not of this suite|\[object/, name);
   }
